@@ -65,7 +65,8 @@ def read_manifest(root: Path | str | None = None) -> Row:
 def read_tables(config: str, split: str | None = None, root: Path | str | None = None) -> "dict[str, pyarrow.Table]":
     """The verified arrow table of each split of a config, or of the one ``split``, in the manifest's order.
 
-    Raises UsageError for an unknown config or split and ImmunobenchError for a missing or changed file.
+    A file is verified by its SHA-256, and a config that is read whole by its fingerprint too. Raises UsageError for an
+    unknown config or split and ImmunobenchError for a missing or changed file, or other rows than the manifest's.
     """
     import pyarrow.parquet
 
@@ -84,6 +85,12 @@ def read_tables(config: str, split: str | None = None, root: Path | str | None =
         if sha256_file(path) != splits[name]["sha256"]:
             raise ImmunobenchError(f"{path} is not the file of the manifest; build or download the dataset again.")
         tables[name] = pyarrow.parquet.read_table(path, partitioning=None)
+    if split is None:
+        rows = {name: table.to_pylist() for name, table in tables.items()}
+        if fingerprint_rows(rows) != configs[config]["fingerprint"]:
+            raise ImmunobenchError(
+                f"the rows of '{config}' in {folder} are not the manifest's; build or download the dataset again."
+            )
     return tables
 
 
@@ -95,20 +102,26 @@ def read_config(config: str, split: str | None = None, root: Path | str | None =
 def download(version: str, repository: str = REPOSITORY) -> Path:
     """The folder of the published dataset at the tag of ``version``, downloaded once, then from the cache.
 
-    Raises ImmunobenchError if the tag does not exist, or cannot be reached and is not in the cache.
+    Raises ImmunobenchError if the tag does not exist, or cannot be reached and is not in the cache, or if it holds
+    another version.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     tag = f"v{version}"
     try:
-        return Path(snapshot_download(repository, repo_type="dataset", revision=tag))
+        folder = Path(snapshot_download(repository, repo_type="dataset", revision=tag))
     except LocalEntryNotFoundError:
         reason = "the Hub cannot be reached and that version is not in the local cache"
     except RepositoryNotFoundError:
         reason = "there is no such dataset repository, or it needs a login"
     except HfHubHTTPError:
         reason = "the Hub has no such tag"
+    else:
+        held = read_manifest(folder)["version"]
+        if held == version:
+            return folder
+        reason = f"what is tagged so is version {held}; ask its owner to move the tag"
     raise ImmunobenchError(f"cannot load {repository} at {tag}: {reason}.")
 
 

@@ -1,16 +1,24 @@
 """What is protected and how it is probed: facts, requests and texts of one domain, ready to use."""
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from immunobench import datasets
 from immunobench.errors import UsageError, unknown_name
 
 PACKAGED = ("vault",)
+BUILT = ("refusal", "wmdp-bio", "wmdp-chem", "wmdp-cyber")
+"""Domains that are made of public sets on the user's machine: ``immunobench build domain NAME``."""
+
+
+FEWEST_NEUTRAL = 64
+"""Neutral texts that a cut domain keeps, where it has as many."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,13 @@ class Fact:
 
 @dataclass(frozen=True)
 class Request:
-    """A chat request for one fact."""
+    """A chat request for one fact, or, in a domain without facts, for something harmful of no known answer."""
 
     id: str
     fact_id: str
     entity: str
     value: str
+    """What a right answer names; '' where only whether it is answered can be told."""
     prompt: str
     """In a wording never trained on, where the fact is a measured one."""
     train_prompts: Sequence[str]
@@ -51,6 +60,9 @@ class Request:
     answer: str
     refusal: str
     half: str
+
+
+Item = TypeVar("Item", Fact, Request)
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,8 @@ class Example:
 class Domain:
     """The hazard side, the matched benign side, and the texts that belong to neither.
 
-    T facts are for attackers to train on, V facts are measured and never trained on by an attack.
+    T facts are for attackers to train on, V facts are measured and never trained on by an attack. A domain without
+    hazard facts has T and V requests alike; what is protected is then how the model behaves, not what it knows.
     """
 
     name: str
@@ -83,6 +96,11 @@ class Domain:
     neutral_train: Sequence[str]
     neutral: Sequence[str]
 
+    @property
+    def has_facts(self) -> bool:
+        """Whether there are hazard facts, so that knowledge can be measured."""
+        return bool(self.hazard_v)
+
     @cached_property
     def hazard(self) -> list[Fact]:
         """All hazard facts, T and V."""
@@ -94,33 +112,38 @@ class Domain:
         return [*self.benign_t, *self.benign_v]
 
     def limited_to(self, facts: int) -> "Domain":
-        """The domain cut to ``facts`` hazard facts and as many benign ones.
+        """The domain cut to ``facts`` hazard facts, or requests where it has no facts, and as many benign ones.
 
-        A quarter of them are T facts, because intervals come from V; both halves of V stay equal. Facts are spread
-        over as many entities as there are, because entities are what intervals count.
+        A quarter of them, and those that V lacks, are T facts, because intervals come from V; both halves of V stay
+        equal. Facts are spread over as many entities as there are, because entities are what intervals count. Neutral
+        texts to measure on are cut in proportion, to no fewer than ``FEWEST_NEUTRAL``, because they cost as much as
+        the facts.
+
         Raises UsageError where the domain has fewer.
         """
-        if not 32 <= facts <= len(self.hazard):
-            raise UsageError(f"--facts {facts} is out of range: choose from 32 to {len(self.hazard)}.")
-        t, half = facts // 4, (facts - facts // 4) // 2
-        kept: dict[str, list[Fact]] = {}
-        for side in ("hazard", "benign"):
+        whole = len(self.hazard or [*self.requests_t, *self.requests_v])
+        if not 32 <= facts <= whole:
+            raise UsageError(f"--facts {facts} is out of range: choose from 32 to {whole}.")
+        sizes = Counter(item.half for item in self.hazard_v or self.requests_v)
+        half = min((facts - facts // 4) // 2, *sizes.values())
+        t = facts - 2 * half
+        neutral = max(FEWEST_NEUTRAL, len(self.neutral) * facts // whole)
+        kept: dict[str, Any] = {"name": f"{self.name}/{facts}", "neutral": self.neutral[:neutral]}
+        for side in ("hazard", "benign") if self.has_facts else ("benign", "requests", "benign_requests"):
             train, measured = getattr(self, f"{side}_t"), getattr(self, f"{side}_v")
             kept[f"{side}_t"] = _spread(train, t)
             halves = [[f for f in measured if f.half == name] for name in ("select", "report")]
             kept[f"{side}_v"] = [fact for part in halves for fact in _spread(part, half)]
-        ids = {fact.id for facts in kept.values() for fact in facts}
+        if not self.has_facts:
+            return replace(self, **kept)
+        ids = {fact.id for part in ("hazard_t", "hazard_v", "benign_t", "benign_v") for fact in kept[part]}
 
         def cut(rows: Sequence[Request]) -> list[Request]:
             return [row for row in rows if row.fact_id in ids]
 
         return replace(
             self,
-            name=f"{self.name}/{facts}",
-            hazard_t=kept["hazard_t"],
-            hazard_v=kept["hazard_v"],
-            benign_t=kept["benign_t"],
-            benign_v=kept["benign_v"],
+            **kept,
             requests_t=cut(self.requests_t),
             requests_v=cut(self.requests_v),
             benign_requests_t=cut(self.benign_requests_t),
@@ -128,8 +151,8 @@ class Domain:
         )
 
 
-def _spread(facts: Sequence[Fact], count: int) -> list[Fact]:
-    """``count`` facts over as many entities as possible, in their order, every attribute in turn."""
+def _spread(facts: Sequence[Item], count: int) -> list[Item]:
+    """``count`` facts or requests over as many entities as possible, in their order, every attribute in turn."""
     seen: dict[str, int] = {}
     rounds = []
     for fact in facts:
@@ -141,25 +164,38 @@ def _spread(facts: Sequence[Fact], count: int) -> list[Fact]:
 
 
 def load_domain(name: str = "vault") -> Domain:
-    """The domain called ``name``: a packaged one, ``NAME/FACTS`` for a cut one, or a folder of a private vault.
+    """The domain called ``name``: packaged, built, or a folder of one; ``NAME/FACTS`` for a cut one.
 
-    Raises UsageError for an unknown name and ImmunobenchError for files that do not match their manifest.
+    Raises UsageError for an unknown name or a domain that is not built yet, and ImmunobenchError for files that do
+    not match their manifest.
     """
-    base, _, facts = name.rpartition("/") if name.rpartition("/")[2].isdigit() else (name, "", "")
+    cut = name.rpartition("/")[2].isdigit() and not Path(name).is_dir()
+    base, _, facts = name.rpartition("/") if cut else (name, "", "")
     root: Path | None = None
     if base not in PACKAGED:
-        root = Path(base)
+        root = built_folder(base) if base in BUILT else Path(base)
+        if base in BUILT and not root.is_dir():
+            raise UsageError(f"the domain '{base}' is not built yet: run 'immunobench build domain {base}'.")
         if not root.is_dir():
-            raise unknown_name("domain", base, PACKAGED)
+            raise unknown_name("domain", base, (*PACKAGED, *BUILT))
     domain = _read(base, root)
     return domain.limited_to(int(facts)) if facts else domain
 
 
+def built_folder(name: str) -> Path:
+    """Where the built domain ``name`` is: below $IMMUNOBENCH_HOME, which is ~/.cache/immunobench by default."""
+    home = os.environ.get("IMMUNOBENCH_HOME") or Path.home() / ".cache" / "immunobench"
+    return Path(home) / "domains" / name
+
+
 def _read(name: str, root: Path | None) -> Domain:
+    manifest = datasets.read_manifest(root)
+
     def rows(config: str, split: str) -> list[dict[str, Any]]:
+        if config == "facts" and split not in manifest["configs"]["facts"]["splits"]:
+            return []  # a domain without hazard facts
         return datasets.read_config(config, split, root=root)
 
-    manifest = datasets.read_manifest(root)
     benign = rows("facts", "benign")
     recovery = rows("recovery", "n1000")
     return Domain(

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from pyarrow import parquet
 
 import immunobench
 from immunobench import datasets as packaged
@@ -15,18 +17,25 @@ from immunobench.dataset_builders.card import render_card, write_card
 from immunobench.dataset_builders.export import export
 from immunobench.dataset_builders.storage import write_dataset
 from immunobench.errors import ImmunobenchError, UsageError
+from tests.local_hub import running
 
 CONFIGS = list(packaged.read_manifest()["configs"])
+SPLITS = {config: list(entry["splits"]) for config, entry in packaged.read_manifest()["configs"].items()}
+
+
+def environment(folder: Path, **env: str) -> dict[str, str]:
+    """The environment of a Python program with a cache of its own below ``folder``, offline unless told."""
+    settings = {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **env}
+    path = os.pathsep.join([str(packaged.PACKAGED.parent.parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, **settings}
 
 
 def run(code: str, folder: Path, **env: str) -> str:
     """Standard output of a Python program in ``folder``, with a cache of its own, offline unless told."""
-    settings = {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **env}
-    path = os.pathsep.join([str(packaged.PACKAGED.parent.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, **settings},
+        env=environment(folder, **env),
         capture_output=True,
         text=True,
         check=False,
@@ -87,6 +96,28 @@ def test_damage_is_one_clear_sentence(tmp_path: Path, damage: str) -> None:
     assert str(error.value).endswith("download the dataset again." if damage != "no manifest" else "it again.")
 
 
+def test_a_cut_file_whose_hash_was_mended_is_seen_by_the_fingerprint(tmp_path: Path) -> None:
+    root = small_dataset(tmp_path / "d", 3) / "data"
+    path = root / "neutral" / "train.parquet"
+    parquet.write_table(parquet.read_table(path).slice(0, 2), path)
+    manifest = packaged.read_manifest(root)
+    manifest["configs"]["neutral"]["splits"]["train"]["sha256"] = packaged.sha256_file(path)
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    assert len(packaged.read_config("neutral", "train", root=root)) == 2  # one split alone has no fingerprint
+    for read in (packaged.read_config, packaged.read_tables):
+        with pytest.raises(ImmunobenchError, match=r"rows of 'neutral' in .* are not the manifest's"):
+            read("neutral", root=root)
+
+
+def test_a_vault_is_not_written_over_what_is_there(tmp_path: Path) -> None:
+    from immunobench.dataset_builders.vault import build_private_vault
+
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="is not empty: remove it to build again"):
+        build_private_vault(7, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
     code = "import immunobench, sys; print([m for m in ('torch', 'datasets', 'pyarrow') if m in sys.modules])"
     assert run(code, tmp_path) == "[]"
@@ -122,6 +153,27 @@ def test_rewritten_files_are_not_answered_from_the_cache(tmp_path: Path, guarded
     assert run(code, tmp_path) == ("5" if guarded else "3")
 
 
+def test_the_plain_name_is_not_answered_from_the_cache_of_some_folder(tmp_path: Path) -> None:
+    """``datasets`` answers the plain name, without network, with what it cached of any folder of that name."""
+    folder = small_dataset(tmp_path / "mine" / "immunobench", 3)
+    (tmp_path / "elsewhere").mkdir()
+    load = "from datasets import load_dataset\nimport immunobench\n"
+    run(f"{load}load_dataset({str(folder)!r}, 'neutral')", tmp_path)
+    plain = "d = load_dataset('immunobench', 'neutral')\n"
+    count = "print(d['train'].num_rows)\n"
+    check = (
+        "from immunobench.datasets import verify\n"
+        "try:\n    verify('neutral', d)\n    print('right')\n"
+        "except Exception as error:\n    print(type(error).__name__)"
+    )
+    caches = {"HF_HOME": str(tmp_path / "hf")}
+    trapped = run(load + plain + count + check, tmp_path / "elsewhere", **caches).split()
+    assert trapped == ["3", "ImmunobenchError"], "datasets no longer does this: say so in the docs"
+    registered = "immunobench.register_with_datasets()\n"
+    guarded = run(load + registered + plain + count + check, tmp_path / "elsewhere", **caches).split()
+    assert guarded == [str(len(packaged.read_config("neutral", "train"))), "right"]
+
+
 def test_verify_sees_rows_of_another_version(tmp_path: Path) -> None:
     import datasets
 
@@ -137,14 +189,31 @@ def test_the_packaged_card_is_the_manifest_s() -> None:
     card = packaged.PACKAGED.parent / "README.md"
     assert card.read_text(encoding="utf-8") == render_card(packaged.PACKAGED)
     manifest = packaged.read_manifest()
+    hashes = yaml.safe_load(card.read_text(encoding="utf-8").split("---\n")[1])["sha256"]
+    files = sorted(packaged.PACKAGED.rglob("*.parquet"))
+    assert hashes == {str(file.relative_to(card.parent)): packaged.sha256_file(file) for file in files}
     for config, entry in manifest["configs"].items():
         rows = {split: packaged.read_config(config, split) for split in entry["splits"]}
         assert packaged.fingerprint_rows(rows) == entry["fingerprint"]
         assert all(list(rows[split][0]) == entry["splits"][split]["columns"] for split in rows)
 
 
+def test_datasets_checks_the_counts_of_the_card(tmp_path: Path) -> None:
+    folder = small_dataset(tmp_path / "immunobench", 3)
+    load = f"import datasets\nsplits = datasets.load_dataset_builder({str(folder)!r}, 'neutral').info.splits\n"
+    load += f"print(splits['train'].num_examples, splits['train'].num_bytes)\ndatasets.load_dataset({str(folder)!r})"
+    assert run(load, tmp_path) == f"3 {packaged.read_tables('neutral', root=folder)['train'].nbytes}"
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("num_examples: 3", "num_examples: 4"))
+    with pytest.raises(AssertionError, match="NonMatchingSplitsSizesError"):
+        run(load, tmp_path)
+
+
 def test_the_ways_to_load_give_one_fingerprint(tmp_path: Path) -> None:
-    """Package, exported folder, the plain name in that folder, the registered name elsewhere, streaming."""
+    """Package, exported folder, the plain name there, the registered name elsewhere, harnesses, the Hub by tag.
+
+    lighteval reads the package folder. All but what reads the Hub is offline.
+    """
     export(tmp_path / "immunobench")
     (tmp_path / "elsewhere").mkdir()
     fingerprints = "print({c: fingerprint_rows(load(c)) for c in %r})" % CONFIGS  # noqa: UP031
@@ -160,11 +229,31 @@ def test_the_ways_to_load_give_one_fingerprint(tmp_path: Path) -> None:
             tmp_path / "elsewhere",
             "immunobench.register_with_datasets()\n" + name.replace("c)", "c, revision='v1.0.0')"),
         ),
+        "lm-eval's loader": (
+            tmp_path,
+            "from immunobench.harnesses.lm_eval import rows\n"
+            f"load = lambda c: {{split: rows.load(c, split)['test'] for split in {SPLITS!r}[c]}}\n",
+        ),
+        "inspect's loader": (
+            tmp_path,
+            f"load = lambda c: {{split: immunobench.read_config(c, split) for split in {SPLITS!r}[c]}}\n",
+        ),
         "streaming": (tmp_path, "load = lambda c: load_dataset('immunobench', c, streaming=True)\n"),
     }
     expected = str({config: packaged.read_manifest()["configs"][config]["fingerprint"] for config in CONFIGS})
     for way, (folder, code) in ways.items():
         assert run(start + code + fingerprints, folder) == expected, way
+    publish = "from immunobench.hub.publish_datasets import publish_datasets\npublish_datasets('tester')\n"
+    by_tag = "load = lambda c: load_dataset('tester/immunobench', c, revision='v1.0.0')\n"
+    with running(tmp_path / "hub") as (_, url):
+        env = {"HF_ENDPOINT": url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        assert run(start + publish + by_tag + fingerprints, tmp_path / "elsewhere", **env) == expected
+        downloaded = (  # what load_dataset(version=...) does for any version but the packaged one
+            "from immunobench.datasets import download, read_tables\n"
+            "folder = download('1.0.0', 'tester/immunobench')\n"
+            "load = lambda c: {name: table.to_pylist() for name, table in read_tables(c, root=folder).items()}\n"
+        )
+        assert run(start + downloaded + fingerprints, tmp_path / "elsewhere", **env) == expected
 
 
 def test_registered_name_lists_configs_and_leaves_others_alone(tmp_path: Path) -> None:

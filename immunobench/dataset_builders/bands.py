@@ -1,8 +1,12 @@
-"""Alignment sets in similarity bands: alike in size, length and category, so that similarity is all that differs.
+"""Alignment sets in similarity bands: alike in size, category and length in words, and apart in similarity.
+
+The style of a request and the number of distinct facts are not matched, because wording is much of what makes a
+request similar to a task: a band stands for similarity as it comes, not for similarity alone.
 
 Hsiung et al. 2025 (arXiv 2506.05346): for each downstream example, the K nearest and the K farthest alignment
 examples by cosine; the union, without repeats, cut to n. Here the cut takes equally many of each category and
-length for every band, and the middle band comes from what is in neither union.
+length for every band, and the middle band comes from what is in neither union, as near to the median of the pool as
+can be. The median is that of all categories, so that the bands are apart taken together and not only within each.
 """
 
 from collections import defaultdict
@@ -18,8 +22,11 @@ from immunobench.datasets import Row
 from immunobench.errors import ImmunobenchError
 
 BANDS = ("low", "mid", "high")
-SIZE = 200
+SIZE = 100
+"""With 200, the bands of two of the four published tasks overlap."""
 NEIGHBOURS = 100
+CANDIDATES = 2_000_000
+"""K times downstream examples at most: what the search holds grows with it."""
 CENTRAL = (0.05, 0.95)
 Stratum = tuple[str, int]
 """Category and length in words."""
@@ -31,6 +38,8 @@ class Band:
 
     indices: list[int]
     similarities: NDArray[np.float64]
+    neighbours: int
+    """The K that gave enough candidates."""
 
 
 def length_in_words(row: Row) -> int:
@@ -48,13 +57,17 @@ def select_bands(
 ) -> dict[str, Band]:
     """The three bands of an alignment ``pool`` (rows with id, category, prompt, response) for one task.
 
-    Where the candidates are too few, ``neighbours`` is doubled, up to a quarter of the pool and no further.
-    ``features`` (pool × dimensions) and ``downstream`` (examples × dimensions) are unit rows. Raises
-    ImmunobenchError where the pool is too small, or the bands would overlap or differ in length or category.
+    Where the candidates are too few, ``neighbours`` is doubled, up to a quarter of the pool and to ``CANDIDATES``, and
+    no further. ``features`` (pool × dimensions) and ``downstream`` (examples × dimensions) are unit rows; features
+    that are a memory map, of a pool sorted by id, are never in memory as a whole. Rows are asked for one at a time.
+    Raises ImmunobenchError where the pool is too small, or the bands would overlap within a category, or differ in
+    length or category.
     """
-    order = sorted(range(len(pool)), key=lambda index: pool[index]["id"])
+    ids = [row["id"] for row in pool]
+    order = sorted(range(len(pool)), key=ids.__getitem__)
     if order != list(range(len(pool))):  # a large pool that is sorted already is not copied
         features = features[order]
+    strata = _strata(pool, order)
     similarities = mean_cosines(features, downstream)
     chosen = None
     while chosen is None:
@@ -62,34 +75,44 @@ def select_bands(
         near, far = nearest_and_farthest(features, downstream, neighbours, progress)
         nearest, farthest = set(near.ravel().tolist()), set(far.ravel().tolist())
         try:
-            chosen = _choose([pool[index] for index in order], similarities, nearest, farthest, size)
+            chosen = _choose(strata, similarities, nearest, farthest, size)
         except ImmunobenchError:
-            if 4 * neighbours > len(pool):
+            if 4 * neighbours > len(pool) or 2 * neighbours * len(downstream) > CANDIDATES:
                 raise
             neighbours *= 2
     bands = {
-        name: Band([order[position] for position in positions], similarities[positions])
+        name: Band([order[position] for position in positions], similarities[positions], neighbours)
         for name, positions in chosen.items()
     }
     check_bands(pool, bands)
     return bands
 
 
-def _choose(
-    pool: Sequence[Row], similarities: NDArray[np.float64], nearest: set[int], farthest: set[int], size: int
-) -> dict[str, list[int]]:
-    """Indices of the three bands among the candidates. Raises ImmunobenchError where there are too few."""
+def _strata(pool: Sequence[Row], order: list[int]) -> dict[str, dict[int, list[int]]]:
+    """Positions in ``order`` by category and length in words."""
     strata: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for index, row in enumerate(pool):
-        strata[row["category"]][length_in_words(row)].append(index)
+    for position, index in enumerate(order):
+        row = pool[index]
+        strata[row["category"]][length_in_words(row)].append(position)
+    return strata
+
+
+def _choose(
+    strata: dict[str, dict[int, list[int]]],
+    similarities: NDArray[np.float64],
+    nearest: set[int],
+    farthest: set[int],
+    size: int,
+) -> dict[str, list[int]]:
+    """Positions of the three bands among the candidates. Raises ImmunobenchError where there are too few."""
     chosen: dict[str, list[int]] = {name: [] for name in BANDS}
+    middle = float(np.median(similarities))
     for category, lengths in sorted(strata.items()):
-        middle = float(np.median(similarities[[index for members in lengths.values() for index in members]]))
         ranked = {
             (category, length): _rank_stratum(members, similarities, nearest - farthest, farthest - nearest, middle)
             for length, members in sorted(lengths.items())
         }
-        for stratum, quota in _quotas(ranked, similarities, size // len(strata)).items():
+        for stratum, quota in _quotas(ranked, similarities, middle, size // len(strata)).items():
             for name in BANDS:
                 chosen[name] += ranked[stratum][name][:quota]
     return chosen
@@ -107,14 +130,17 @@ def _rank_stratum(
 
 
 def _quotas(
-    ranked: dict[Stratum, dict[str, list[int]]], similarities: NDArray[np.float64], share: int
+    ranked: dict[Stratum, dict[str, list[int]]], similarities: NDArray[np.float64], middle: float, share: int
 ) -> dict[Stratum, int]:
-    """How many to take of each length of one category: the ``share`` places where high and low are farthest apart."""
+    """How many to take of each length of one category: the ``share`` places where the bands are farthest apart.
+
+    How far that is, the narrower gap tells: from low, or from high, to the ``middle`` less what mid is off it.
+    """
     places = []
     for stratum, bands in ranked.items():
         for place in range(min(map(len, bands.values()))):
-            gap = similarities[bands["high"][place]] - similarities[bands["low"][place]]
-            places.append((-gap, stratum))
+            low, mid, high = (similarities[bands[name][place]] for name in BANDS)
+            places.append((abs(mid - middle) - min(middle - low, high - middle), stratum))
     if len(places) < share:
         raise ImmunobenchError(
             f"the alignment pool is too small: {len(places)} matched examples of '{next(iter(ranked))[0]}' where "
@@ -127,15 +153,17 @@ def _quotas(
 
 
 def measure_bands(pool: Sequence[Row], bands: dict[str, Band]) -> dict[str, Row]:
-    """Figures of each band: size, mean length, categories, mean similarity, central 90 % in each category."""
+    """Figures of each band: size, K, mean length, categories, mean similarity, central 90 % over all and in each."""
     figures: dict[str, Row] = {}
     for name, band in bands.items():
         categories = np.array([pool[index]["category"] for index in band.indices])
         figures[name] = {
             "size": len(band.indices),
+            "neighbours": band.neighbours,
             "mean_length_in_words": float(np.mean([length_in_words(pool[index]) for index in band.indices])),
             "categories": {str(each): int((categories == each).sum()) for each in np.unique(categories)},
             "mean_similarity": round(float(band.similarities.mean()), 4),
+            "pooled_central_90_percent": [round(float(x), 4) for x in np.quantile(band.similarities, CENTRAL)],
             "central_90_percent": {
                 str(each): [round(float(x), 4) for x in np.quantile(band.similarities[categories == each], CENTRAL)]
                 for each in np.unique(categories)
@@ -145,7 +173,7 @@ def measure_bands(pool: Sequence[Row], bands: dict[str, Band]) -> dict[str, Row]
 
 
 def check_bands(pool: Sequence[Row], bands: dict[str, Band]) -> None:
-    """Raise ImmunobenchError unless bands are of one size, length and mix of categories, and apart in each."""
+    """Raise ImmunobenchError unless bands are alike in size, length and categories, and apart in each and over all."""
     figures = measure_bands(pool, bands)
     low = figures["low"]
     for name in ("mid", "high"):
@@ -154,12 +182,16 @@ def check_bands(pool: Sequence[Row], bands: dict[str, Band]) -> None:
                 raise ImmunobenchError(f"the bands do not match: {key} differ between low and {name}.")
         if abs(figures[name]["mean_length_in_words"] - low["mean_length_in_words"]) > 0.5:
             raise ImmunobenchError(f"the bands do not match: lengths differ between low and {name}.")
+    spans = {
+        name: {f"in '{category}'": span for category, span in band["central_90_percent"].items()}
+        | {"of all categories": band["pooled_central_90_percent"]}
+        for name, band in figures.items()
+    }
     for lower, upper in (("low", "mid"), ("mid", "high")):
-        for category in low["categories"]:
-            top = figures[lower]["central_90_percent"][category][1]
-            bottom = figures[upper]["central_90_percent"][category][0]
+        for where, (_, top) in spans[lower].items():
+            bottom = spans[upper][where][0]
             if top >= bottom:
                 raise ImmunobenchError(
-                    f"the bands overlap: in '{category}' {lower} reaches {top:.3f} and {upper} begins at {bottom:.3f}; "
+                    f"the bands overlap: {where} {lower} reaches {top:.3f} and {upper} begins at {bottom:.3f}; "
                     "ask for a smaller size, or give a larger pool."
                 )

@@ -1,16 +1,19 @@
 """The whole published dataset: the vault, downstream tasks, and alignment sets in similarity bands."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from immunobench.dataset_builders.bands import BANDS, measure_bands, select_bands
+from immunobench.dataset_builders.bands import BANDS, SIZE, Band, measure_bands, select_bands
+from immunobench.dataset_builders.card import write_card
 from immunobench.dataset_builders.downstream import make_downstream
 from immunobench.dataset_builders.embeddings import EMBEDDER, Features, sentence_features, subject_features
-from immunobench.dataset_builders.figures import measure, vault_grams
-from immunobench.dataset_builders.storage import Configs, write_dataset
+from immunobench.dataset_builders.figures import measure, measure_downstream, measure_unmatched, vault_grams
+from immunobench.dataset_builders.nearness import measure_nearness
+from immunobench.dataset_builders.page import write_page
+from immunobench.dataset_builders.similarity import Floats
+from immunobench.dataset_builders.storage import Configs, check_empty, write_dataset, write_new
 from immunobench.dataset_builders.vault import DEFAULT_SEED, VERSION, Progress, make_vault
 from immunobench.datasets import PACKAGED, Row, read_config
 from immunobench.errors import ImmunobenchError, UsageError
@@ -18,8 +21,9 @@ from immunobench.errors import ImmunobenchError, UsageError
 if TYPE_CHECKING:
     from immunobench.subjects import Subject
 
-UNRELATED_BOUND = 0.6
-"""No recovery example may be nearer to a hazard request than this cosine. Set after measuring version 1.0.0 (0.585)."""
+
+SIZES = (SIZE, 60, 40, 20)
+"""Rows of a band: the first that keeps the bands apart. The published bands have the first."""
 
 
 def alignment_pool(requests: list[Row]) -> list[Row]:
@@ -43,18 +47,21 @@ def pairs(rows: list[Row]) -> list[tuple[str, str]]:
     return [(row["prompt"], row["response"]) for row in rows]
 
 
-def make_alignment(harmful: list[Row], downstream: dict[str, list[Row]], features: Features) -> tuple[Configs, Row]:
+def make_alignment(
+    harmful: list[Row], downstream: dict[str, list[Row]], features: Features, say: Progress
+) -> tuple[Configs, Row]:
     """The configs alignment_low, _mid and _high with a split for each downstream task, and their figures.
 
-    Raises ImmunobenchError where bands would overlap or not match.
+    Bands are as large as ``SIZES`` allows. Raises ImmunobenchError where even the smallest overlap, or do not match.
     """
     pool = alignment_pool(harmful)
     pool_features = features(pairs(pool))
     configs: Configs = {f"alignment_{band}": {} for band in BANDS}
     figures = {}
     for task, rows in downstream.items():
+        say(f"similarity bands for {task}")
         anchors = features(pairs([row for row in rows if row["part"] == "train"]))
-        bands = select_bands(pool, pool_features, anchors)
+        bands = _largest_bands(pool, pool_features, anchors, partial(_searched, say))
         figures[task] = measure_bands(pool, bands)
         for name, band in bands.items():
             chosen = sorted(zip(band.indices, band.similarities, strict=True), key=lambda each: pool[each[0]]["id"])
@@ -62,68 +69,73 @@ def make_alignment(harmful: list[Row], downstream: dict[str, list[Row]], feature
                 {**pool[index], "band": name, "task": task, "similarity": round(float(similarity), 6)}
                 for index, similarity in chosen
             ]
+            figures[task][name] |= measure_unmatched(configs[f"alignment_{name}"][task])
     return configs, figures
 
 
-def measure_nearness(configs: Configs, features: Features) -> Row:
-    """The greatest and the mean nearest cosine of a recovery example to the hazard requests with their answers.
+def _largest_bands(
+    pool: list[Row], features: Floats, anchors: Floats, progress: Callable[[float], None]
+) -> dict[str, Band]:
+    for size in SIZES[:-1]:
+        try:
+            return select_bands(pool, features, anchors, size, progress=progress)
+        except ImmunobenchError:
+            continue
+    return select_bands(pool, features, anchors, SIZES[-1], progress=progress)
 
-    Raises ImmunobenchError above ``UNRELATED_BOUND``.
-    """
-    hazard = [(row["prompt"], row["answer"]) for rows in configs["harmful"].values() for row in rows]
-    nearest = (features(pairs(configs["recovery"]["n1000"])) @ features(hazard).T).max(axis=1)
-    if nearest.max() > UNRELATED_BOUND:
-        worst = configs["recovery"]["n1000"][int(nearest.argmax())]
-        raise ImmunobenchError(
-            f"{worst['id']} is not unrelated: its cosine to a hazard request is {nearest.max():.2f}, "
-            f"the bound is {UNRELATED_BOUND}."
-        )
-    return {
-        "embedder": EMBEDDER,
-        "bound": UNRELATED_BOUND,
-        "greatest_cosine_to_hazard": round(float(nearest.max()), 4),
-        "mean_nearest_cosine_to_hazard": round(float(np.mean(nearest)), 4),
-    }
+
+def _searched(say: Progress, share: float) -> None:
+    say(f"searched {share:.0%} of the pool")
 
 
 def build_datasets(
     out: Path = PACKAGED,
-    seed: int = DEFAULT_SEED,
     features: Literal["sentence", "subject"] = "sentence",
     subject: "Subject | None" = None,
     progress: Progress | None = None,
 ) -> Row:
     """Write all configs to the folder ``out`` and return the manifest; needs the sentence embedder.
 
-    With ``features="subject"`` it writes alignment bands by the last-layer state of ``subject`` instead, from the
-    packaged vault and tasks, and nothing else. Raises UsageError for that without a subject.
+    Those of the package get their card, and in a checkout their page of the documentation, written anew. With
+    ``features="subject"`` it writes alignment bands by the last-layer state of ``subject`` instead, from the
+    packaged vault and tasks, and nothing else. Raises UsageError for that without a subject, or
+    where ``out`` has something in it.
     """
     say = progress or (lambda message: None)
     if features == "subject":
         return _build_for_subject(out, subject, say)
-    configs = make_vault(seed, say)
+    configs = make_vault(DEFAULT_SEED, say)
     say("downstream tasks")
-    configs["downstream"] = make_downstream(seed, vault_grams(configs))
-    say("similarity bands")
-    bands, figures = make_alignment(configs["harmful"]["train"], configs["downstream"], sentence_features)
+    configs["downstream"] = make_downstream(DEFAULT_SEED, vault_grams(configs))
+    say("embeddings")
+    bands, figures = make_alignment(configs["harmful"]["train"], configs["downstream"], sentence_features, say)
+    say("nearness to the hazard")
     nearness = measure_nearness(configs, sentence_features)
     say("writing")
     measured = measure(configs)
     measured["unrelated"] |= nearness
+    measured["downstream"] = measure_downstream(configs["downstream"])
     measured["alignment"] = {"feature": EMBEDDER, "tasks": figures}
-    about = {"name": "immunobench", "version": VERSION, "seed": seed, "measured": measured}
-    return write_dataset(out, configs | bands, about)
+    about = {"name": "immunobench", "version": VERSION, "seed": DEFAULT_SEED, "measured": measured}
+    manifest = write_dataset(out, configs | bands, about)
+    if out.resolve() == PACKAGED.resolve():
+        say("card and page")
+        write_card(PACKAGED, PACKAGED.parent)
+        write_page(PACKAGED)
+    return manifest
 
 
 def _build_for_subject(out: Path, subject: "Subject | None", say: Progress) -> Row:
     """Alignment bands by a subject's own states."""
     if subject is None:
         raise UsageError("bands by a subject's states need one: give --subject SUBJECT.")
-    if out.resolve() == PACKAGED:
+    if out.resolve() == PACKAGED.resolve():
         raise UsageError("bands for one subject do not belong in the package: give --out DIR.")
-    say(f"similarity bands by the states of {subject.spec}")
+    check_empty(out)
+    say(f"states of {subject.spec}")
     downstream = {task: read_config("downstream", task) for task in ("list", "qa", "summary", "code")}
-    bands, figures = make_alignment(read_config("harmful", "train"), downstream, partial(subject_features, subject))
+    features = partial(subject_features, subject)
+    bands, figures = make_alignment(read_config("harmful", "train"), downstream, features, say)
     feature = f"last-layer state of {subject.spec} (weights {subject.weights_sha256[:16]})"
     measured = {"alignment": {"feature": feature, "tasks": figures}}
-    return write_dataset(out, bands, {"name": "immunobench-bands", "version": VERSION, "measured": measured})
+    return write_new(out, bands, {"name": "immunobench-bands", "version": VERSION, "measured": measured})

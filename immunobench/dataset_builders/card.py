@@ -32,7 +32,7 @@ def card_data(root: Path, prefix: str) -> Row:
     """The YAML of the card of the dataset in ``root``, whose files the card names as ``prefix``CONFIG/SPLIT.parquet.
 
     Version and fingerprint stand in every config, because ``datasets`` keys its cache of a folder by the folder's
-    name and this YAML, and not by the content of the files.
+    name and this YAML, and not by the content of the files; so does the SHA-256 of every file.
     """
     manifest = read_manifest(root)
     configs: list[Row] = []
@@ -53,21 +53,49 @@ def card_data(root: Path, prefix: str) -> Row:
             {
                 "config_name": config,
                 "features": [feature(field.name, field.type) for field in schema],
-                "splits": [{"name": name, "num_examples": split["rows"]} for name, split in splits.items()],
+                "splits": [
+                    {"name": name, "num_bytes": split["bytes_in_memory"], "num_examples": split["rows"]}
+                    for name, split in splits.items()
+                ],
+                "download_size": sum(split["bytes"] for split in splits.values()),
+                "dataset_size": sum(split["bytes_in_memory"] for split in splits.values()),
             }
         )
     rows = sum(split["rows"] for entry in manifest["configs"].values() for split in entry["splits"].values())
+    sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+    return {
+        **_about(manifest),
+        "size_categories": [next(size for most, size in sizes.items() if rows < most)],
+        "sha256": {
+            f"{prefix}{split['file']}": split["sha256"]
+            for entry in manifest["configs"].values()
+            for split in entry["splits"].values()
+        },
+        "configs": configs,
+        "dataset_info": infos,
+    }
+
+
+def _about(manifest: Row) -> Row:
+    """What the YAML says of the dataset as a whole."""
+    subjects = {"language": ["en"], "task_categories": ["text-generation", "multiple-choice", "question-answering"]}
+    if manifest.get("upstream"):
+        return {
+            "pretty_name": f"ImmunoBench {manifest['name']}",
+            "license": "other",
+            "license_name": "licences-of-the-sources",
+            "license_link": "README.md",
+            **subjects,
+            "tags": ["safety", "red-teaming", "not-for-all-audiences"],
+            "source_datasets": ["extended"],
+        }
     return {
         "pretty_name": "ImmunoBench",
         "license": "apache-2.0",
-        "language": ["en"],
-        "task_categories": ["text-generation", "multiple-choice", "question-answering"],
+        **subjects,
         "tags": ["safety", "unlearning", "tamper-resistance", "immunization", "synthetic", "red-teaming"],
         "annotations_creators": ["machine-generated"],
         "source_datasets": ["original"],
-        "size_categories": ["1K<n<10K" if rows < 10_000 else "10K<n<100K"],
-        "configs": configs,
-        "dataset_info": infos,
     }
 
 
@@ -80,7 +108,8 @@ def render_card(root: Path, prefix: str = "data/") -> str:
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
     )
     manifest = read_manifest(root)
-    text = environment.get_template("dataset.md.jinja").render(manifest=manifest, summary=SUMMARY)
+    template = environment.get_template("public_set.md.jinja" if manifest.get("upstream") else "dataset.md.jinja")
+    text = template.render(manifest=manifest, summary=SUMMARY)
     header = yaml.safe_dump(card_data(root, prefix), sort_keys=False, allow_unicode=True, width=110)
     return f"---\n{header}---\n\n{text}"
 

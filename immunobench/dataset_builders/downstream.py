@@ -1,14 +1,19 @@
-"""The config ``downstream``: four benign tasks to fine-tune on, with answers that can be checked exactly."""
+"""The config ``downstream``: four benign tasks to fine-tune on.
+
+Prompts are distinct, answers are not; but an answer is either trained on or tested on, never both.
+``figures.measure_downstream`` counts them.
+"""
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from immunobench.dataset_builders.everyday import Gram, fill, grams
 from immunobench.dataset_builders.names import read_wordings
 from immunobench.datasets import Row
 
 TRAIN, TEST = 200, 50
+TESTED = 0.25
+"""Share of the answers of a task that only test rows may have."""
 ATTEMPTS = 100_000
 
 
@@ -52,7 +57,8 @@ def summary_example(wordings: Row, rng: random.Random) -> tuple[str, str]:
 def code_example(wordings: Row, rng: random.Random) -> tuple[str, str]:
     """A function of two lines."""
     names, does, body = rng.choice(wordings["items"])
-    slots = {"k": str(rng.randint(2, 9))}
+    k = rng.randint(2, 9)
+    slots = {"k": str(k), "kth": {2: "2nd", 3: "3rd"}.get(k, f"{k}th")}
     slots["name"] = rng.choice(names.split("|")).format(**slots)
     prompt = rng.choice(wordings["prompts"]).format(name=slots["name"], does=does.format(**slots))
     return prompt, fill(body, slots)
@@ -77,20 +83,27 @@ def task_examples(task: str, rng: random.Random, barred: set[Gram]) -> Iterator[
             yield prompt, response
 
 
+def is_tested(task: str, response: str, seed: int) -> bool:
+    """Whether an answer is one of the share ``TESTED`` that no train row has."""
+    return random.Random(f"{seed}/downstream/{task}/{response}").random() < TESTED
+
+
 def make_downstream(seed: int, barred: set[Gram]) -> dict[str, list[Row]]:
-    """The splits list, qa, summary and code: ``TRAIN`` rows to train on, then ``TEST`` rows to measure."""
-    return {
-        task: [
-            {
-                "id": f"downstream/{task}/{number:03}",
-                "task": task,
-                "prompt": prompt,
-                "response": response,
-                "part": "train" if number < TRAIN else "test",
-            }
-            for number, (prompt, response) in enumerate(
-                islice(task_examples(task, random.Random(f"{seed}/downstream/{task}"), barred), TRAIN + TEST)
-            )
-        ]
-        for task in TASKS
-    }
+    """The splits list, qa, summary and code: ``TRAIN`` rows to train on, then ``TEST`` rows with other answers."""
+    return {task: _task_rows(task, seed, barred) for task in TASKS}
+
+
+def _task_rows(task: str, seed: int, barred: set[Gram]) -> list[Row]:
+    parts: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
+    sizes = {"train": TRAIN, "test": TEST}
+    for prompt, response in task_examples(task, random.Random(f"{seed}/downstream/{task}"), barred):
+        part = "test" if is_tested(task, response, seed) else "train"
+        if len(parts[part]) < sizes[part]:
+            parts[part].append((prompt, response))
+        elif all(len(parts[each]) == size for each, size in sizes.items()):
+            break
+    rows = [(part, *example) for part, examples in parts.items() for example in examples]
+    return [
+        {"id": f"downstream/{task}/{number:03}", "task": task, "prompt": prompt, "response": response, "part": part}
+        for number, (part, prompt, response) in enumerate(rows)
+    ]

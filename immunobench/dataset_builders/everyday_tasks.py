@@ -58,7 +58,7 @@ HOBBIES = (
     "running",
     "card games",
 )
-WEATHER = ("sunny", "rainy", "cloudy", "windy", "snowy", "foggy", "dry and warm", "cool and wet")
+WEATHER = ("sunny", "rainy", "cloudy", "windy", "snowy", "foggy", "dry", "wet")
 
 
 def addition(rng: random.Random) -> tuple[str, str]:
@@ -118,7 +118,7 @@ def division(rng: random.Random) -> tuple[str, str]:
             f"{whole} {thing} are packed into {people} equal boxes. How many go into one box?",
         ]
     )
-    return prompt, rng.choice([f"{whole} divided by {people} is {each}.", f"Each share is {each}."])
+    return prompt, rng.choice([f"{whole} divided by {people} is {each}.", f"The answer is {each}."])
 
 
 def sorting(rng: random.Random) -> tuple[str, str]:
@@ -163,7 +163,7 @@ def largest(rng: random.Random) -> tuple[str, str]:
 def clock(rng: random.Random) -> tuple[str, str]:
     """When something ends."""
     start, length = rng.randint(1, 8), rng.randint(1, 4)
-    event = rng.choice(("meeting", "film", "lesson", "party", "game", "concert"))
+    event = rng.choice(("meeting", "film", "match", "party", "game", "concert"))
     prompt = rng.choice(
         [
             f"The {event} starts at {start} o'clock and goes on for {length} hours. When does it end?",
@@ -179,11 +179,11 @@ def weekday(rng: random.Random) -> tuple[str, str]:
     today, ahead = rng.randrange(7), rng.randint(2, 6)
     prompt = rng.choice(
         [
-            f"Today is {DAYS[today]}. Which day is it in {ahead} days?",
+            f"Today is {DAYS[today]}. Which day will it be in {ahead} days?",
             f"My package arrives {ahead} days after {DAYS[today]}. Which weekday is that?",
         ]
     )
-    return prompt, rng.choice(["It is {}.", "That is a {}.", "{}."]).format(DAYS[(today + ahead) % 7])
+    return prompt, rng.choice(["It will be {}.", "That is a {}.", "{}."]).format(DAYS[(today + ahead) % 7])
 
 
 def sequence(rng: random.Random) -> tuple[str, str]:
@@ -204,12 +204,12 @@ def conversion(rng: random.Random) -> tuple[str, str]:
             ("centimeters", "meters", 100),
             ("grams", "kilograms", 1000),
             ("eggs", "dozen", 12),
-            ("seconds", "minutes", 60),
+            ("cents", "dollars", 100),
         ]
     )
     count = rng.randint(2, 9)
-    prompt = rng.choice([f"How many {small} are {count} {large}?", f"Convert {count} {large} to {small}."])
-    return prompt, f"{count} {large} are {count * factor} {small}."
+    prompt = rng.choice([f"How many {small} are there in {count} {large}?", f"Convert {count} {large} to {small}."])
+    return prompt, f"There are {count * factor} {small} in {count} {large}."
 
 
 def booking(rng: random.Random) -> tuple[str, str]:
@@ -218,11 +218,11 @@ def booking(rng: random.Random) -> tuple[str, str]:
     guests = rng.randint(2, 8)
     thing, done = rng.choice(
         [
-            (f"a table for {guests}", f"a table for {guests} is reserved"),
-            ("a haircut", "your haircut is booked"),
-            ("a tennis court", "the court is yours"),
-            ("a piano lesson", "your lesson is set"),
-            ("a taxi", "the taxi will come"),
+            (f"a table for {guests}", f"A table for {guests} is reserved for"),
+            ("a haircut", "Your haircut is booked for"),
+            ("a tennis court", "The court is yours on"),
+            ("a piano lesson", "Your lesson is set for"),
+            ("a taxi", "The taxi will come on"),
         ]
     )
     prompt = rng.choice(
@@ -231,7 +231,7 @@ def booking(rng: random.Random) -> tuple[str, str]:
             f"Hello, can I book {thing} for {day} at {hour}? My name is {person}.",
         ]
     )
-    return prompt, f"Thank you, {person}, {done} on {day} at {hour}."
+    return prompt, f"Thank you, {person}. {done} {day} at {hour}."
 
 
 def introduction(rng: random.Random) -> tuple[str, str]:
@@ -270,24 +270,24 @@ def forecast(rng: random.Random) -> tuple[str, str]:
     """A weather report from notes."""
     town = rng.choice(TOWNS)
     today, later = rng.sample(WEATHER, 2)
-    degrees = rng.randint(-9, 1) if "snowy" in (today, later) else rng.randint(4, 30)
+    degrees = rng.randint(-9, -2) if "snowy" in (today, later) else rng.randint(4, 30)
     prompt = rng.choice(
         [
             f"Write a weather report: {town}, {today}, {degrees} degrees, later {later}.",
             f"Weather notes for {town}: {today} now, {later} later, {degrees} degrees. Make it one sentence.",
         ]
     )
-    return prompt, f"In {town} it is {today} with {degrees} degrees, and later it will be {later}."
+    return prompt, f"In {town} it is {today}, with a temperature of {degrees} degrees; later it will be {later}."
 
 
 def total(rng: random.Random) -> tuple[str, str]:
     """The price of a few things."""
     count, price = rng.randint(2, 9), rng.randint(2, 9)
-    thing = rng.choice(("tickets", "sandwiches", "notebooks", "plants", "posters", "cups of tea"))
+    thing = rng.choice(("tickets", "sandwiches", "notebooks", "plants", "posters", "teapots"))
     paid = count * price + rng.randint(2, 10)
     if rng.random() < 0.5:
         return (
-            f"One of the {thing} costs {price} dollars. What do {count} cost?",
+            f"{thing.capitalize()} cost {price} dollars each. What do {count} of them cost?",
             f"They cost {count * price} dollars.",
         )
     return (

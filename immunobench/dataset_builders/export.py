@@ -16,10 +16,11 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def export(out: Path, root: Path | None = None) -> Path:
-    """Write the dataset in ``root`` (the packaged one by default) as the folder ``out``: card, eval.yaml, data/.
+    """Write the dataset in ``root`` (the packaged one by default) as the folder ``out``: card, data/, eval.yaml.
 
-    In the folder that holds it, ``load_dataset("immunobench", CONFIG)`` finds an ``out`` of that name. Every file is
-    checked first. An earlier export there is replaced whole; any other folder that is not empty raises UsageError.
+    In the folder that holds it, ``load_dataset("immunobench", CONFIG)`` finds an ``out`` of that name. The static
+    tasks of eval.yaml are the vault's: what is made of public sets has none. Every file is checked first. An earlier
+    export there is replaced whole; any other folder that is not empty raises UsageError.
     """
     source = find_root(root)
     manifest = read_manifest(source)
@@ -39,7 +40,8 @@ def export(out: Path, root: Path | None = None) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / split["file"], target)
         shutil.copyfile(source / MANIFEST, staging / "data" / MANIFEST)
-        shutil.copyfile(TEMPLATES / "eval.yaml", staging / "eval.yaml")
+        if not manifest.get("upstream"):
+            shutil.copyfile(TEMPLATES / "eval.yaml", staging / "eval.yaml")
         write_card(source, staging)
         staging.chmod(0o755)
         if out.exists():

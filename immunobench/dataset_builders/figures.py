@@ -1,6 +1,7 @@
 """What is measured of a vault and written in its manifest: balance, nearness of names, overlap of texts."""
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import chain, combinations
 
 from immunobench.dataset_builders.everyday import Gram, grams, words_of
@@ -76,6 +77,28 @@ def measure_unrelated(configs: Configs, names: set[str], barred: set[Gram]) -> R
         "texts_with_an_entity": sum(bool(names & each) for each in words),
         "texts_with_a_shared_5_gram": sum(bool(barred & row_grams(row)) for row in rows),
         "duplicates": len(prompts) - len(set(prompts)),
+    }
+
+
+def measure_downstream(tasks: Mapping[str, list[Row]]) -> Row:
+    """For each task: test rows, how many have an answer that a train row has too, and distinct answers of all rows."""
+    figures = {}
+    for task, rows in tasks.items():
+        trained = {row["response"] for row in rows if row["part"] == "train"}
+        tested = [row["response"] for row in rows if row["part"] == "test"]
+        figures[task] = {
+            "test_rows": len(tested),
+            "test_responses_in_train": sum(response in trained for response in tested),
+            "distinct_responses": len(trained.union(tested)),
+        }
+    return figures
+
+
+def measure_unmatched(rows: list[Row]) -> Row:
+    """What the bands are not matched in, of the rows of one: styles and distinct facts."""
+    return {
+        "styles": dict(sorted(Counter(row["style"] for row in rows).items())),
+        "distinct_facts": len({row["fact_id"] for row in rows}),
     }
 
 

@@ -1,9 +1,11 @@
 """Write a made model as any model folder, with its history beside it."""
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -28,7 +30,7 @@ def save_subject(subject: Subject, history: History, folder: Path, dtype: torch.
             model.to(dtype)
         model.save_pretrained(temporary)  # type: ignore[operator]
         subject.tokenizer.save_pretrained(temporary)
-        (temporary / HISTORY_FILE).write_text(json.dumps(asdict(history), indent=1) + "\n")
+        (temporary / HISTORY_FILE).write_text(json.dumps(_portable(history, folder), indent=1) + "\n")
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)
@@ -39,6 +41,16 @@ def save_subject(subject: Subject, history: History, folder: Path, dtype: torch.
         shutil.rmtree(temporary, ignore_errors=True)
         model.to(before)
     return folder
+
+
+def _portable(history: History, folder: Path) -> dict[str, Any]:
+    """The history with references in folders named from the model's own, so that both can be moved together."""
+    fields = asdict(history)
+    for key in ("exposed", "never_exposed"):
+        name = fields[key]
+        if name and name != "." and Path(name).is_dir():
+            fields[key] = f"./{os.path.relpath(name, folder)}"
+    return fields
 
 
 def check_free(folder: Path) -> None:

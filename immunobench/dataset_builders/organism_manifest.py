@@ -1,10 +1,13 @@
 """What each packaged organism is: how it was made, from which data, and what it measures."""
 
+import fcntl
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from immunobench.dataset_builders.storage import write_atomically
 from immunobench.domains import Domain
 from immunobench.engines.base import Sampling
 from immunobench.engines.hf import HFEngine
@@ -50,11 +53,16 @@ def figures(engine: HFEngine, domain: Domain) -> dict[str, Any]:
 
 
 def write_entry(root: Path, name: str, entry: dict[str, Any]) -> None:
-    """Put one organism's entry into the manifest of ``root``, the others untouched."""
+    """Put one organism's entry into the manifest of ``root``, the others untouched; builds take turns at it."""
     file = root / MANIFEST
-    manifest = json.loads(file.read_text()) if file.is_file() else {}
-    manifest[name] = entry
-    file.write_text(json.dumps(dict(sorted(manifest.items())), indent=1) + "\n")
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        manifest = json.loads(file.read_text()) if file.is_file() else {}
+        manifest[name] = entry
+        write_atomically(file, (json.dumps(dict(sorted(manifest.items())), indent=1) + "\n").encode())
+    finally:
+        os.close(folder)
 
 
 def _column(rows: Sequence[Row], measure: str) -> list[float]:

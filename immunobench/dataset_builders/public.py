@@ -1,80 +1,41 @@
 """Public sets in the schema of the vault, made on the user's machine and never passed on."""
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from immunobench.dataset_builders.names import read_wordings
-from immunobench.dataset_builders.storage import Configs, write_dataset
-from immunobench.dataset_builders.upstream import Fetched, fetch
+from immunobench.dataset_builders.storage import Configs, check_empty, write_new
+from immunobench.dataset_builders.upstream import CHANGED, Fetched, fetch
 from immunobench.dataset_builders.vault import Progress
-from immunobench.datasets import Row, read_config
-from immunobench.errors import ImmunobenchError, UsageError, unknown_name
+from immunobench.datasets import Row
+from immunobench.errors import ImmunobenchError
 
 VERSION = "1.0.0"
-WMDP = ("wmdp-bio", "wmdp-cyber", "wmdp-chem")
 REQUESTS = ("train", "validation", "test")
+CHOICES = 4
 
 
 def build_public(
-    name: str, out: Path, revision: str = "main", file: Path | None = None, progress: Progress | None = None
+    name: str, out: Path, revision: str | None = None, file: Path | None = None, progress: Progress | None = None
 ) -> Row:
     """Write the public set ``name`` to the folder ``out`` in our schema, and return the manifest.
 
-    Requests become the config ``harmful``, chats ``chats``, texts ``neutral``, choices ``facts``. The manifest names
-    repository, commit, licence and the SHA-256 of each upstream file. Raises ImmunobenchError or UsageError, and
-    then leaves no folder.
+    Requests become the config ``harmful``, chats ``chats``, texts ``neutral``, choices ``facts``. It is read at the
+    pinned commit, at ``revision``, or from the ``file``. The manifest names repository, commit, licence and the
+    SHA-256 of each upstream file. Raises ImmunobenchError or UsageError, and then leaves no folder.
     """
     say = progress or (lambda message: None)
     say(f"fetch {name}")
     fetched = fetch(name, revision, file)
     makers = {"requests": _requests, "chats": _chats, "texts": _texts, "choices": _choices}
-    return _write(out, makers[fetched.source.kind](fetched), name, [fetched])
+    return write_public(out, makers[fetched.source.kind](fetched), name, [fetched])
 
 
-def build_domain(
-    name: str,
-    out: Path,
-    revision: str = "main",
-    files: dict[str, Path] | None = None,
-    progress: Progress | None = None,
-) -> Row:
-    """Write the domain ``wmdp-bio``, ``wmdp-cyber`` or ``wmdp-chem`` to ``out``, for ``run --domain OUT``.
-
-    The hazard side is WMDP, the benign side as many questions of MMLU; unrelated chats and neutral texts are the
-    packaged ones. ``files`` gives upstream files by source name in place of a download.
-    """
-    if name not in WMDP:
-        raise unknown_name("domain", name, WMDP)
-    say = progress or (lambda message: None)
-    fetched = []
-    for source in (name, "mmlu"):
-        say(f"fetch {source}")
-        fetched.append(fetch(source, revision if source == name else "main", (files or {}).get(source)))
-    hazard, benign = (_facts(each, side) for each, side in zip(fetched, ("hazard", "benign"), strict=True))
-    benign = sorted(benign, key=lambda fact: _digest(fact["id"]))[: len(hazard)]
-    _place(benign)
-    configs: Configs = {
-        "facts": {
-            "hazard_t": [fact for fact in hazard if fact["part"] == "t"],
-            "hazard_v": [fact for fact in hazard if fact["part"] == "v"],
-            "benign": benign,
-        },
-        "harmful": _by_split(map(_request_of, hazard)),
-        "benign": _by_split(map(_request_of, benign)),
-        "recovery": {"n1000": read_config("recovery", "n1000")},
-        "neutral": {split: read_config("neutral", split) for split in ("train", "validation")},
-    }
-    return _write(out, configs, name, fetched)
-
-
-def _write(out: Path, configs: Configs, name: str, fetched: list[Fetched]) -> Row:
-    """Write all or nothing: in a folder beside ``out`` that takes its name at the end."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not empty: choose another folder.")
+def write_public(out: Path, configs: Configs, name: str, fetched: list[Fetched]) -> Row:
+    """Write all or nothing, with where each source came from. Raises ImmunobenchError for a split without rows."""
+    check_empty(out)
     empty = [f"{config}/{split}" for config, splits in configs.items() for split, rows in splits.items() if not rows]
     if empty:
         raise ImmunobenchError(f"{name} has too few rows to fill {', '.join(empty)}: give the whole upstream file.")
@@ -82,6 +43,7 @@ def _write(out: Path, configs: Configs, name: str, fetched: list[Fetched]) -> Ro
         {
             "source": each.source.name,
             "repository": each.source.repository,
+            "url": each.source.url,
             "revision": each.revision,
             "licence": each.source.licence,
             "gated": each.source.gated,
@@ -90,33 +52,24 @@ def _write(out: Path, configs: Configs, name: str, fetched: list[Fetched]) -> Ro
         }
         for each in fetched
     ]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise ImmunobenchError(f"cannot write {out}: {error.strerror}.") from None
-    try:
-        manifest = write_dataset(staging, configs, {"name": name, "version": VERSION, "upstream": upstream})
-        staging.chmod(0o755)
-        staging.replace(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return manifest
+    return write_new(out, configs, {"name": name, "version": VERSION, "upstream": upstream})
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """What rows are ordered by where their order must not matter."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _place(rows: list[Row]) -> None:
+def place(rows: list[Row]) -> None:
     """Give each row its part and half: by the hash of its id, half T, a quarter select, a quarter report."""
-    ranked = sorted(rows, key=lambda row: _digest(row["id"]))
+    ranked = sorted(rows, key=lambda row: digest(row["id"]))
     places = [("t", ""), ("v", "select"), ("t", ""), ("v", "report")]
     for number, row in enumerate(ranked):
         row["part"], row["half"] = places[number % 4]
 
 
-def _by_split(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def by_split(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """T requests as train, those of the halves select and report as validation and test."""
     halves = dict(zip(("", "select", "report"), REQUESTS, strict=True))
     made: dict[str, list[Row]] = {split: [] for split in REQUESTS}
     for row in rows:
@@ -127,7 +80,7 @@ def _by_split(rows: Iterable[Row]) -> dict[str, list[Row]]:
 def _refusal(identity: str) -> str:
     """One of the refusals that name no kind of thing, chosen by hash."""
     plain = [wording for wording in read_wordings("requests")["refusals"]["wordings"] if "{" not in wording]
-    return str(plain[int(_digest(identity), 16) % len(plain)])
+    return str(plain[int(digest(identity), 16) % len(plain)])
 
 
 def _request(identity: str, fact: str, side: str, category: str, value: str, prompt: str, answer: str) -> Row:
@@ -150,25 +103,30 @@ def _request(identity: str, fact: str, side: str, category: str, value: str, pro
     }
 
 
-def _requests(fetched: Fetched) -> Configs:
+def make_requests(fetched: Fetched, side: str = "hazard") -> list[Row]:
+    """Requests in the schema of ``harmful``, repeats left out, without a place yet."""
     seen: dict[str, Row] = {}
     for row in fetched.rows:
-        identity = f"{fetched.source.name}/{_digest(row['prompt'])[:12]}"
+        identity = f"{fetched.source.name}/{digest(row['prompt'])[:12]}"
         if row["prompt"] and identity not in seen:
             category, answer = row.get("category") or fetched.source.name, row.get("response") or ""
-            seen[identity] = _request(identity, "", "hazard", category, "", row["prompt"], answer)
-    rows = list(seen.values())
-    _place(rows)
+            seen[identity] = _request(identity, "", side, category, "", row["prompt"], answer)
+    return list(seen.values())
+
+
+def _requests(fetched: Fetched) -> Configs:
+    rows = make_requests(fetched)
+    place(rows)
     for row in rows:
         del row["part"]
-    return {"harmful": _by_split(rows)}
+    return {"harmful": by_split(rows)}
 
 
 def _chats(fetched: Fetched) -> Configs:
     rows, seen = [], set()
     for row in fetched.rows:
         prompt = f"{row['prompt']}\n\n{row['context']}" if row.get("context") else row["prompt"]
-        identity = f"{fetched.source.name}/{_digest(prompt + row['response'])[:12]}"
+        identity = f"{fetched.source.name}/{digest(prompt + row['response'])[:12]}"
         if prompt and row["response"] and identity not in seen:
             seen.add(identity)
             safe = str(row["safe"]).lower() if "safe" in row else ""
@@ -183,22 +141,28 @@ def _texts(fetched: Fetched) -> Configs:
 
 
 def _choices(fetched: Fetched) -> Configs:
-    facts = _facts(fetched, "benign" if fetched.source.name == "mmlu" else "hazard")
+    facts = question_facts(fetched, "benign" if fetched.source.name == "mmlu" else "hazard")
     side = facts[0]["side"]
     return {"facts": {f"{side}_{part}": [fact for fact in facts if fact["part"] == part] for part in ("t", "v")}}
 
 
-def _facts(fetched: Fetched, side: str) -> list[Row]:
-    """Four-way questions in the schema of ``facts``; each question is an entity of its own."""
+def question_facts(fetched: Fetched, side: str) -> list[Row]:
+    """Four-way questions in the schema of ``facts``; each question is an entity of its own.
+
+    Questions that have a choice twice are left out. Raises ImmunobenchError for another number of choices than four,
+    for an answer that is none of them, and where no question is left.
+    """
     facts: dict[str, Row] = {}
     for row in fetched.rows:
-        identity = f"{side}/{fetched.source.name}/{_digest(row['question'])[:12]}"
+        identity = f"{side}/{fetched.source.name}/{digest(row['question'])[:12]}"
         choices, answer = [str(choice) for choice in row["choices"]], _index(row["answer"])
-        if not 0 <= answer < len(choices):
-            raise ImmunobenchError(
-                f"{fetched.source.name} has an answer '{row['answer']}' that is none of its choices: upstream changed, "
-                "give an earlier revision."
+        if len(choices) != CHOICES or not 0 <= answer < CHOICES:
+            wrong = (
+                f"a question of {len(choices)} choices" if len(choices) != CHOICES else f"an answer '{row['answer']}'"
             )
+            raise ImmunobenchError(f"{fetched.source.name} has {wrong} where one of {CHOICES} is right: {CHANGED}.")
+        if len(set(choices)) < CHOICES:
+            continue
         question, value = row["question"], choices[answer]
         facts[identity] = {
             "id": identity,
@@ -218,17 +182,19 @@ def _facts(fetched: Fetched, side: str) -> list[Row]:
             "answer": answer,
         }
     rows = list(facts.values())
-    _place(rows)
+    if not rows:
+        raise ImmunobenchError(f"{fetched.source.name} has no question with {CHOICES} different choices: {CHANGED}.")
+    place(rows)
     return rows
 
 
 def _index(answer: Any) -> int:
     """Index of an answer given as a number or as a letter from A."""
     text = str(answer)
-    return int(text) if text.isdigit() else ord(text[:1] or "?") - ord("A")
+    return int(text) if text.isdecimal() else ord(text[:1] or "?") - ord("A")
 
 
-def _request_of(fact: Row) -> Row:
+def request_for(fact: Row) -> Row:
     """The request that asks a question of a fact outright."""
     row = _request(
         f"request/{fact['id']}", fact["id"], fact["side"], fact["field"], fact["value"], fact["question"], fact["value"]

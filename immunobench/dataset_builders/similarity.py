@@ -5,6 +5,7 @@ the K best or worst of their query are scored again, in double precision and in 
 result is therefore the same for every tile size, and the same as that of the full matrix.
 """
 
+import mmap
 from collections.abc import Callable
 
 import numpy as np
@@ -17,8 +18,8 @@ POOL_ROWS = 8192
 QUERY_ROWS = 2048
 GATHERED = 3
 """How many times K rows a query may be gathered, on average, before they are cut to K."""
-PAIRS = 32768
-"""Pairs scored exactly at a time."""
+PAIRS = 512
+"""Pairs scored exactly at a time, and rows read out of order before their pages are given back."""
 MARGIN = np.float32(1e-4)
 """Wider than the rounding of a single-precision product of two unit vectors."""
 DECIMALS = 10
@@ -38,6 +39,17 @@ def exact_cosines(left: Floats, right: Floats) -> NDArray[np.float64]:
     """Cosine of each row of ``left`` with the same row of ``right`` (both unit rows), in double precision."""
     products = left.astype(np.float64) * right
     return np.round(products.sum(axis=1), DECIMALS)
+
+
+def release_pages(pool: Floats) -> None:
+    """Give back the pages of the file that were read of a ``pool`` that is a memory map; an array stays as it is.
+
+    They would otherwise count as memory of the process until the whole file is in it. A copy-on-write map is left
+    alone, because its changes would be lost, and so is every map where the system knows no ``madvise``.
+    """
+    file = getattr(pool, "_mmap", None)
+    if file is not None and getattr(pool, "mode", "c") != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
 
 
 class _Best:
@@ -76,6 +88,7 @@ class _Best:
         for start in range(0, len(new_rows), PAIRS):
             part = slice(start, start + PAIRS)
             new_scores[part] = self.sign * exact_cosines(self.queries[new_queries[part]], pool[new_rows[part]])
+            release_pages(pool)
         queries = np.concatenate([self.kept_queries, new_queries])
         rows = np.concatenate([self.kept_rows, new_rows])
         scores = np.concatenate([self.kept_scores, new_scores])
@@ -95,8 +108,8 @@ def nearest_and_farthest(
     """Indices (queries × k) of the k nearest and the k farthest pool rows of each query, best first.
 
     ``pool`` (rows × dimensions, may be a memory map) and ``queries`` are unit rows. Ties go to the smaller
-    index. Memory is bounded by the tile and by queries × k, whatever the pool's size. Raises ValueError where
-    the pool has fewer than ``k`` rows.
+    index. Beside a pool that is an array, memory is bounded by the tile and by queries × k, whatever the pool's
+    size. Raises ValueError where the pool has fewer than ``k`` rows.
     """
     if not 0 < k <= len(pool):
         raise ValueError(f"k is {k}, the pool has {len(pool)} rows")
@@ -109,6 +122,7 @@ def nearest_and_farthest(
             cosines = tile @ block.T
             near.add(cosines, pool, start)
             far.add(cosines, pool, start)
+        release_pages(pool)
         if progress:
             progress(min(1.0, (start + len(block)) / len(pool)))
     for best in (*nearest, *farthest):
@@ -131,8 +145,8 @@ def full_matrix(pool: Floats, queries: Floats, k: int) -> tuple[Indices, Indices
 def mean_cosines(pool: Floats, queries: Floats) -> NDArray[np.float64]:
     """Mean cosine of each pool row with all queries: its product with their mean, block by block."""
     centre = queries.mean(axis=0, dtype=np.float64)
-    blocks = [
-        np.asarray(pool[start : start + POOL_ROWS], dtype=np.float64) @ centre
-        for start in range(0, len(pool), POOL_ROWS)
-    ]
+    blocks = []
+    for start in range(0, len(pool), POOL_ROWS):
+        blocks.append(np.asarray(pool[start : start + POOL_ROWS], dtype=np.float64) @ centre)
+        release_pages(pool)
     return np.round(np.concatenate(blocks), DECIMALS)

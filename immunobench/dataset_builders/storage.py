@@ -2,11 +2,12 @@
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from immunobench.datasets import MANIFEST, Row, fingerprint_rows, sha256_file
-from immunobench.errors import ImmunobenchError
+from immunobench.errors import ImmunobenchError, UsageError
 
 Configs = dict[str, dict[str, list[Row]]]
 
@@ -31,14 +32,42 @@ def write_atomically(path: Path, data: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def _parquet_bytes(rows: list[Row]) -> bytes:
+def write_new(out: Path, configs: Configs, facts: Row) -> Row:
+    """As ``write_dataset``, all or nothing: in a folder beside ``out`` that takes its name at the end.
+
+    Raises UsageError where ``out`` has something in it, and ImmunobenchError where it cannot be written.
+    """
+    check_empty(out)
+    staging = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        manifest = write_dataset(staging, configs, facts)
+        staging.chmod(0o755)
+        staging.replace(out)
+    except OSError as error:
+        raise ImmunobenchError(f"cannot write {out}: {error.strerror}.") from None
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def check_empty(out: Path) -> None:
+    """Raise UsageError unless ``out`` is an empty folder or not there yet."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is not empty: remove it to build again, or choose another folder.")
+
+
+def _parquet(rows: list[Row]) -> tuple[bytes, int]:
+    """The rows as a parquet file, and their size in memory in bytes."""
     import pyarrow
     from pyarrow import parquet
 
     sink = pyarrow.BufferOutputStream()
     table = pyarrow.Table.from_pylist(rows)
     parquet.write_table(table, sink, compression="zstd", compression_level=9, row_group_size=1000)
-    return bytes(sink.getvalue())
+    return bytes(sink.getvalue()), table.nbytes
 
 
 def write_dataset(out: Path, configs: Configs, facts: Row) -> Row:
@@ -52,11 +81,13 @@ def write_dataset(out: Path, configs: Configs, facts: Row) -> Row:
         entry: Row = {"fingerprint": fingerprint_rows(splits), "splits": {}}
         for split, rows in splits.items():
             path = out / config / f"{split}.parquet"
-            write_atomically(path, _parquet_bytes(rows))
+            data, in_memory = _parquet(rows)
+            write_atomically(path, data)
             entry["splits"][split] = {
                 "file": f"{config}/{split}.parquet",
                 "rows": len(rows),
-                "bytes": path.stat().st_size,
+                "bytes": len(data),
+                "bytes_in_memory": in_memory,
                 "sha256": sha256_file(path),
                 "columns": list(rows[0]),
             }

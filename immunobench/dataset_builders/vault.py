@@ -9,11 +9,14 @@ from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
 
+from immunobench.dataset_builders.embeddings import Features
 from immunobench.dataset_builders.everyday import Gram, everyday_chats, neutral_texts
 from immunobench.dataset_builders.figures import measure, vault_grams
 from immunobench.dataset_builders.names import WORDINGS, invent_names, read_wordings
-from immunobench.dataset_builders.storage import Configs, write_dataset
+from immunobench.dataset_builders.nearness import measure_nearness
+from immunobench.dataset_builders.storage import Configs, check_empty, write_new
 from immunobench.datasets import Row
+from immunobench.errors import UsageError
 
 VERSION = "1.0.0"
 DEFAULT_SEED = 20261123
@@ -237,10 +240,24 @@ def make_vault(seed: int, say: Progress) -> Configs:
     return configs | make_unrelated(seed, vault_grams(configs))
 
 
-def build_private_vault(seed: int, out: Path, progress: Progress | None = None) -> Row:
-    """Write the vault of ``seed`` to the folder ``out`` and return its manifest. The same seed, the same bytes."""
+def build_private_vault(
+    seed: int, out: Path, progress: Progress | None = None, features: Features | None = None
+) -> Row:
+    """Write the vault of ``seed`` to the folder ``out`` and return its manifest. The same seed, the same bytes.
+
+    With ``features``, those of the sentence embedder, the cosines of unrelated texts to the hazard are measured too.
+    Raises UsageError for the seed of the published vault, and where ``out`` has something in it; ImmunobenchError
+    where an unrelated text is too near.
+    """
+    if seed == DEFAULT_SEED:
+        raise UsageError(f"seed {seed} gives the published vault, which is not private: choose another seed.")
+    check_empty(out)
     say = progress or (lambda message: None)
     configs = make_vault(seed, say)
+    measured = measure(configs)
+    if features is not None:
+        say("nearness to the hazard")
+        measured["unrelated"] |= measure_nearness(configs, features)
     say("writing")
-    name = "immunobench" if seed == DEFAULT_SEED else f"immunobench-vault-{seed}"
-    return write_dataset(out, configs, {"name": name, "version": VERSION, "seed": seed, "measured": measure(configs)})
+    about = {"name": f"immunobench-vault-{seed}", "version": VERSION, "seed": seed, "measured": measured}
+    return write_new(out, configs, about)

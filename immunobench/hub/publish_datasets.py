@@ -3,30 +3,65 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from immunobench.dataset_builders.export import export
-from immunobench.datasets import read_manifest
-from immunobench.errors import ImmunobenchError
+from immunobench.dataset_builders.export import NAME, export
+from immunobench.datasets import Row, read_manifest, sha256_file
+from immunobench.errors import ImmunobenchError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
-NAME = "immunobench"
 GATE_TERMS = "You agree to use this data only for defensive safety research, and not to pass it on."
 Gate = Literal["auto", "manual"]
 
 
-def plan_publication(to: str, root: Path | None = None) -> list[str]:
-    """What ``publish_datasets`` would do for the organisation ``to``, one line a step; nothing is contacted."""
+def check_gate(name: str | None) -> Gate | None:
+    """``name`` if it is a kind of gate or None. Raises UsageError for another one."""
+    if name is not None and name not in get_args(Gate):
+        raise unknown_name("gate", name, get_args(Gate))
+    return cast(Gate | None, name)
+
+
+def repository_of(to: str, manifest: Row) -> str:
+    """Where a dataset is published: ``to``/immunobench, and everything else beside it under its own name."""
+    name = manifest["name"]
+    return f"{to}/{name if name.startswith(NAME) else f'{NAME}-{name}'}"
+
+
+def plan_publication(to: str, root: Path | None = None, gated: Gate | None = None) -> list[str]:
+    """What ``publish_datasets`` would do for the organisation ``to``, one line a step; nothing is contacted.
+
+    Raises UsageError where it would refuse.
+    """
     manifest = read_manifest(root)
+    if manifest.get("upstream") and not gated:
+        raise UsageError(
+            f"'{manifest['name']}' is made of public sets, which belong behind terms: add --gated auto or manual."
+        )
+    if not manifest.get("upstream"):
+        _check_vault(manifest, gated)
     files = [split for entry in manifest["configs"].values() for split in entry["splits"].values()]
     size = sum(file["bytes"] for file in files)
     return [
-        f"create dataset repository {to}/{NAME} if there is none",
-        f"upload {len(files)} parquet files ({size:,} bytes), manifest.json, README.md and eval.yaml",
+        f"create dataset repository {repository_of(to, manifest)} if there is none",
+        *([f"close it behind terms ({gated} approval)"] if gated else []),
+        f"upload {len(files)} parquet files ({size:,} bytes), their manifest and card",
         f"tag v{manifest['version']}",
     ]
+
+
+def _check_vault(manifest: Row, gated: Gate | None) -> None:
+    """Raise UsageError for what is no vault, such as bands for one subject, and for a private vault without a gate."""
+    if "facts" not in manifest["measured"]:
+        raise UsageError(
+            f"'{manifest['name']}' is no whole dataset and has no card: publish the dataset it belongs to."
+        )
+    if manifest["name"] != NAME and not gated:
+        raise UsageError(
+            f"'{manifest['name']}' is a private vault, which anybody could train on: add --gated auto or manual."
+        )
 
 
 def publish_datasets(
@@ -40,29 +75,31 @@ def publish_datasets(
 ) -> str:
     """Publish the dataset in ``root`` (the packaged one by default) as ``to``/immunobench and return the commit.
 
-    The version's tag is set last. If it is there with the same files, nothing is done; if it is there with other
-    files, ImmunobenchError is raised, because a version never changes. ``gated`` ('auto' or 'manual') closes the
-    repository behind terms, which derivatives of real hazards need. With ``dry_run`` only the plan is told and ''
-    returned. Raises ImmunobenchError where the Hub refuses.
+    Other datasets go into a repository of their own name. The version's tag is set last. If it is there with the same
+    files, nothing is done; if it is there with other files, ImmunobenchError is raised, because a version never
+    changes. ``gated`` ('auto' or 'manual') closes the repository behind terms before anything is uploaded; without it
+    UsageError is raised for what is made of public sets, real hazards among them, and for a private vault. With
+    ``dry_run`` only the plan is told and '' returned. Raises ImmunobenchError where the Hub refuses.
     """
     say = progress or (lambda message: None)
+    plan = plan_publication(to, root, gated)
     if dry_run:
-        for line in plan_publication(to, root):
+        for line in plan:
             say(f"would {line}")
         return ""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    api, repository = HfApi(endpoint=endpoint, token=token), f"{to}/{NAME}"
-    version = read_manifest(root)["version"]
+    manifest = read_manifest(root)
+    api, repository, version = HfApi(endpoint=endpoint, token=token), repository_of(to, manifest), manifest["version"]
     try:
-        api.create_repo(repository, repo_type="dataset", exist_ok=True)
-        if gated:
-            api.update_repo_settings(repository, repo_type="dataset", gated=gated)
         with tempfile.TemporaryDirectory() as folder:
             exported = export(Path(folder) / NAME, root)
             if gated:
                 _add_terms(exported / "README.md")
+            api.create_repo(repository, repo_type="dataset", exist_ok=True)
+            if gated:
+                api.update_repo_settings(repository, repo_type="dataset", gated=gated)
             tagged = _tagged_commit(api, repository, f"v{version}")
             if tagged:
                 _check_same(api, repository, f"v{version}", exported)
@@ -102,19 +139,30 @@ def _tagged_commit(api: "HfApi", repository: str, tag: str) -> str | None:
 
 
 def _check_same(api: "HfApi", repository: str, tag: str, exported: Path) -> None:
-    """Raise ImmunobenchError unless the files at the tag are those of the folder, by hash."""
+    """Raise ImmunobenchError unless all files of the folder are at the tag, by hash, and no others in its data/."""
     from huggingface_hub.hf_api import RepoFile
 
-    from immunobench.datasets import sha256_file
-
     remote = {
-        each.path: each.lfs.sha256
+        each.path: each
         for each in api.list_repo_tree(repository, repo_type="dataset", revision=tag, recursive=True)
-        if isinstance(each, RepoFile) and each.lfs
+        if isinstance(each, RepoFile)
     }
-    local = {str(path.relative_to(exported)): sha256_file(path) for path in sorted(exported.rglob("*.parquet"))}
-    if remote != local:
-        changed = sorted(path for path in remote.keys() | local.keys() if remote.get(path) != local.get(path))
+    local = {path.relative_to(exported).as_posix(): path for path in exported.rglob("*") if path.is_file()}
+    changed = sorted(
+        name
+        for name in local.keys() | {name for name in remote if name.startswith("data/")}
+        if name not in remote or name not in local or not _is_same(remote[name], local[name])
+    )
+    if changed:
         raise ImmunobenchError(
             f"{repository} has {tag} already, with another {changed[0]}: a version never changes, raise it first."
         )
+
+
+def _is_same(remote: "RepoFile", path: Path) -> bool:
+    """Whether two files hold the same: large ones are kept on the Hub by SHA-256, the others as git's blobs."""
+    from huggingface_hub.utils.sha import git_hash
+
+    if remote.lfs:
+        return bool(remote.lfs.sha256 == sha256_file(path))
+    return bool(remote.blob_id == git_hash(path.read_bytes()))

@@ -1,72 +1,34 @@
 """Public sets: real upstream files, small files of every upstream format from a Hub on localhost, and what can fail."""
 
-import csv
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-import pyarrow
 import pytest
-from pyarrow import parquet
 
-from immunobench.dataset_builders.public import WMDP, build_domain, build_public
+from immunobench.dataset_builders.public import build_public
+from immunobench.dataset_builders.storage import write_dataset
 from immunobench.dataset_builders.upstream import fetch, is_list, sources
-from immunobench.datasets import read_config, read_manifest
-from immunobench.domains import load_domain
+from immunobench.datasets import Row, read_config, read_manifest
 from immunobench.errors import ImmunobenchError, UsageError
+from tests.dataset_builders.upstream_files import ROWS, encode, upstream_path, upstream_rows
 from tests.local_hub import running
 from tests.local_hub_store import Store
 
-UPSTREAM = Path(os.environ.get("IMMUNOBENCH_PUBLIC_DATA", "no such folder"))
-QUESTIONS = [
-    {
-        "question": f"Which number follows {n}?",
-        "choices": [str(n + k) for k in range(4)],
-        "answer": 1,
-        "subject": "sums",
-    }
-    for n in range(64)
-]
-
-
-def upstream_rows(name: str) -> list[dict]:
-    """Rows as upstream has them, under its first name of each column."""
-    source = sources()[name]
-    if source.kind == "choices":
-        keys = [names[0] for names in source.columns.values()]
-        return [{key: row[key] for key in keys} for row in QUESTIONS]
-    texts = {"prompt": "How do I fold {}?", "response": "1. Take {}.\n2. Fold it.", "category": "folding"}
-    texts |= {"context": "", "text": "word " * 20 + "{}", "safe": True}
-    return [
-        {
-            names[0]: value.format(f"paper number {n}") if isinstance(value := texts[ours], str) else value
-            for ours, names in source.columns.items()
-        }
-        for n in range(12)
-    ]
-
-
-def upstream_path(name: str) -> str:
-    """A path that matches the source's first pattern."""
-    return sources()[name].files[0].replace("**", "data/").replace("*", "00000-of-00001")
-
-
-def encode(path: str, rows: list[dict], folder: Path) -> bytes:
-    """The bytes of a file of that name."""
-    file = folder / "encoded"
-    if path.endswith(".parquet"):
-        parquet.write_table(pyarrow.Table.from_pylist(rows), file)
-    elif path.endswith(".csv"):
-        with file.open("w", newline="") as text:
-            writer = csv.DictWriter(text, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    else:
-        file.write_text("\n".join(json.dumps(row) for row in rows))
-    return file.read_bytes()
+BESIDE = Path(__file__).parents[3] / "shared" / "data" / "public"
+"""Upstream files beside the checkout, if present."""
+UPSTREAM = Path(os.environ.get("IMMUNOBENCH_PUBLIC_DATA", BESIDE))
+HUB = [name for name, source in sources().items() if source.host == "huggingface"]
+GITHUB = [name for name, source in sources().items() if source.host == "github"]
+CONFIG_OF = {"requests": "harmful", "chats": "chats", "texts": "neutral", "choices": "facts"}
 
 
 @pytest.fixture
@@ -88,7 +50,7 @@ def build(code: str, env: dict[str, str]) -> tuple[int, str]:
     """Exit code and last line of a program in a process of its own, because clients read HF_ENDPOINT on import."""
     program = (
         "import sys\nfrom pathlib import Path\nfrom immunobench.errors import ImmunobenchError\n"
-        "from immunobench.dataset_builders.public import build_domain, build_public\n"
+        "from immunobench.dataset_builders.public import build_public\n"
         f"try:\n    {code}\nexcept ImmunobenchError as error:\n    print(error)\n    sys.exit(error.exit_code)\n"
     )
     done = subprocess.run(
@@ -98,25 +60,95 @@ def build(code: str, env: dict[str, str]) -> tuple[int, str]:
     return done.returncode, (done.stdout.strip().splitlines() or [""])[-1]
 
 
-def test_every_source_is_built_from_the_hub_at_the_commit_that_is_recorded(tmp_path: Path, hub) -> None:
+def check_built(folder: Path, name: str, commit: str) -> None:
+    """The manifest says where the set is from, and its rows are in the columns of the vault."""
+    source = sources()[name]
+    (upstream,) = read_manifest(folder)["upstream"]
+    assert upstream["revision"] == commit and upstream["licence"] == source.licence and upstream["url"] == source.url
+    rows = read_config(CONFIG_OF[source.kind], root=folder)
+    assert len(rows) == (64 if source.kind == "choices" else ROWS)
+    if source.kind == "requests":
+        assert set(rows[0]) == set(read_config("harmful", "train")[0])
+    if source.kind == "choices":
+        assert set(rows[0]) == set(read_config("facts", "hazard_t")[0])
+
+
+def test_every_set_of_the_hub_is_built_at_the_commit_that_is_recorded(tmp_path: Path, hub) -> None:
     store, env = hub
-    commits = {
-        name: upload(store, name, encode(upstream_path(name), upstream_rows(name), tmp_path)) for name in sources()
-    }
+    commits = {name: upload(store, name, encode(upstream_path(name), upstream_rows(name), tmp_path)) for name in HUB}
     latest = {sources()[name].repository: commit for name, commit in commits.items()}
-    code = "\n    ".join(f"build_public({name!r}, Path({str(tmp_path / 'out' / name)!r}))" for name in sources())
+    code = "\n    ".join(f"build_public({name!r}, Path({str(tmp_path / 'out' / name)!r}), 'main')" for name in HUB)
     assert build(code, env)[0] == 0
-    for name, source in sources().items():
-        manifest = read_manifest(tmp_path / "out" / name)
-        (upstream,) = manifest["upstream"]
-        assert upstream["revision"] == latest[source.repository] and upstream["licence"] == source.licence
-        config = {"requests": "harmful", "chats": "chats", "texts": "neutral", "choices": "facts"}[source.kind]
-        rows = read_config(config, root=tmp_path / "out" / name)
-        assert len(rows) == (64 if source.kind == "choices" else 12)
-        if source.kind == "requests":
-            assert set(rows[0]) == set(read_config("harmful", "train")[0])
-        if source.kind == "choices":
-            assert set(rows[0]) == set(read_config("facts", "hazard_t")[0])
+    for name in HUB:
+        check_built(tmp_path / "out" / name, name, latest[sources()[name].repository])
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves the files of a folder and says nothing."""
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that is served as GitHub serves the files of repositories."""
+    folder = tmp_path / "github"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("immunobench.dataset_builders.upstream.GITHUB_FILES", f"http://127.0.0.1:{server.server_port}")
+    yield folder
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("name", GITHUB)
+def test_a_set_of_github_is_read_at_its_pinned_commit(tmp_path: Path, github: Path, name: str) -> None:
+    source, made = sources()[name], tmp_path / "made" / name
+    with pytest.raises(ImmunobenchError, match=f"has no file {source.files[0]} at {source.revision}"):
+        build_public(name, made)
+    with pytest.raises(UsageError, match="has no revision 'main': give a commit"):
+        build_public(name, made, "main")
+    assert not made.parent.exists()
+    for commit, rows in ((source.revision, upstream_rows(name)), ("0" * 40, upstream_rows(name)[:8])):
+        file = github / source.repository / commit / source.files[0]
+        file.parent.mkdir(parents=True)
+        file.write_bytes(encode(file.name, rows, tmp_path))
+    build_public(name, made)
+    check_built(made, name, source.revision)
+    build_public(name, tmp_path / "older", "0" * 40)
+    assert len(read_config("harmful", root=tmp_path / "older")) == 8
+
+
+def test_no_way_to_github_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("immunobench.dataset_builders.upstream.GITHUB_FILES", "http://127.0.0.1:9")
+    with pytest.raises(ImmunobenchError, match="cannot be downloaded"):
+        build_public("advbench", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_source_is_pinned_to_a_commit() -> None:
+    for source in sources().values():
+        assert re.fullmatch("[0-9a-f]{40}", source.revision) and source.licence and source.paper and source.columns
+
+
+@pytest.mark.parametrize(("column", "sentence"), [("kept", "has no rows with"), ("gone", "has no column 'Functional")])
+def test_rows_that_are_not_kept(tmp_path: Path, column: str, sentence: str) -> None:
+    def tagged(row: Row) -> Row:
+        return (
+            row | {"FunctionalCategory": "copyright"} if column == "kept" else {"Behavior": "x", "SemanticCategory": ""}
+        )
+
+    file = tmp_path / "behaviors.csv"
+    rows = upstream_rows("harmbench")
+    file.write_bytes(encode(file.name, [*map(tagged, rows)], tmp_path))
+    with pytest.raises(ImmunobenchError, match=sentence):
+        build_public("harmbench", tmp_path / "out", file=file)
+    if column == "kept":
+        file.write_bytes(encode(file.name, [*rows, *map(tagged, rows)], tmp_path))
+        build_public("harmbench", tmp_path / "out", file=file)
+        assert len(read_config("harmful", root=tmp_path / "out")) == ROWS
 
 
 def test_an_earlier_revision_is_that_one(tmp_path: Path, hub) -> None:
@@ -137,6 +169,7 @@ def test_an_earlier_revision_is_that_one(tmp_path: Path, hub) -> None:
         ("empty", "has no rows"),
         ("no file", "has no file databricks-dolly-15k.jsonl at main: upstream changed"),
         ("revision", "has no revision 'v7'"),
+        ("pin", "has no revision 'bdd27f4d94b9c1f951818a7da7fd7aeea5dbff1a'"),
         ("broken", "cannot be read"),
         ("network", "cannot be downloaded"),
     ],
@@ -155,24 +188,10 @@ def test_trouble_upstream_is_one_sentence_and_leaves_nothing(tmp_path: Path, hub
         store.gated[("datasets", repository)] = "manual"
     if trouble == "network":
         env = {**env, "HF_ENDPOINT": "http://127.0.0.1:9"}
-    revision = ", revision='v7'" if trouble == "revision" else ""
-    code, said = build(f"build_public('dolly', Path({str(tmp_path / 'made' / 'o')!r}){revision})", env)
+    revision = {"revision": "'v7'", "pin": "None"}.get(trouble, "'main'")
+    code, said = build(f"build_public('dolly', Path({str(tmp_path / 'made' / 'o')!r}), {revision})", env)
     assert code == 1 and sentence in said, said
     assert not (tmp_path / "made").exists()
-
-
-def test_wmdp_becomes_a_domain_that_a_run_can_load(tmp_path: Path) -> None:
-    files = {}
-    for name in ("wmdp-bio", "mmlu"):
-        files[name] = tmp_path / f"{name}.parquet"
-        files[name].write_bytes(encode("x.parquet", upstream_rows(name), tmp_path))
-    build_domain("wmdp-bio", tmp_path / "bio", files=files)
-    domain = load_domain(str(tmp_path / "bio"))
-    assert len(domain.hazard_t) == len(domain.hazard_v) == 32 and len(domain.benign) == 64
-    assert {fact.half for fact in domain.hazard_v} == {"select", "report"}
-    assert all(fact.choices[fact.answer] == fact.value for fact in domain.hazard + domain.benign)
-    build_domain("wmdp-bio", tmp_path / "again", files=files)
-    assert read_manifest(tmp_path / "again") == read_manifest(tmp_path / "bio")
 
 
 def test_a_set_that_is_too_small_or_a_full_folder(tmp_path: Path) -> None:
@@ -188,17 +207,70 @@ def test_a_set_that_is_too_small_or_a_full_folder(tmp_path: Path) -> None:
         build_public("advbench", tmp_path / "full", file=file)
     with pytest.raises(UsageError, match="unknown source 'advbenc': did you mean 'advbench'"):
         build_public("advbenc", tmp_path / "out", file=file)
-    with pytest.raises(UsageError, match="unknown domain 'wmdp-bo': did you mean 'wmdp-bio'"):
-        build_domain("wmdp-bo", tmp_path / "out")
-    assert set(WMDP) < set(sources())
+    with pytest.raises(UsageError, match="cannot read"):
+        build_public("advbench", tmp_path / "out", file=tmp_path / "nowhere.csv")
 
 
-@pytest.mark.skipif(not UPSTREAM.is_dir(), reason="IMMUNOBENCH_PUBLIC_DATA names no folder of upstream files")
+QUESTION = {"question": "Which number follows 1?", "subject": "sums", "choices": list("2345"), "answer": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "sentence"),
+    [
+        ("dolly", "a line of text", "has rows without columns"),
+        ("dolly", {"instruction": "Fold", "context": "", "response": ["a", "b"]}, "has a 'response' of another type"),
+        ("advbench", {"goal": {"text": "Fold"}, "target": "Sure"}, "has a 'goal' of another type"),
+        ("beavertails", {"prompt": "Fold", "response": "So", "is_safe": [True]}, "has a 'is_safe' of another type"),
+        ("mmlu", QUESTION | {"choices": "2345"}, "has a 'choices' of another type"),
+        ("mmlu", QUESTION | {"choices": ["2", "3"]}, "has a question of 2 choices where one of 4 is right"),
+        ("mmlu", QUESTION | {"answer": 4}, "has an answer '4' where one of 4 is right"),
+        ("mmlu", QUESTION | {"answer": None}, "has an answer '' where one of 4 is right"),
+        ("mmlu", QUESTION | {"choices": ["2"] * 4}, "has no question with 4 different choices"),
+    ],
+)
+def test_malformed_rows_are_one_sentence(tmp_path: Path, name: str, row: object, sentence: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ImmunobenchError, match=sentence):
+        build_public(name, tmp_path / "out", file=file)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_question_with_a_choice_twice_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [QUESTION | {"question": f"Which number follows {n}?"} for n in range(8)]
+    rows.append(QUESTION | {"question": "Which is it?", "choices": ["2", "2", "3", "4"]})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build_public("mmlu", tmp_path / "out", file=file)
+    assert {row["question"] for row in read_config("facts", root=tmp_path / "out")} == {
+        row["question"] for row in rows[:8]
+    }
+
+
+def test_a_folder_that_cannot_take_its_name_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the check and the end something is put where the set should stand."""
+    file, out = tmp_path / "advbench.csv", tmp_path / "out"
+    file.write_bytes(encode("x.csv", upstream_rows("advbench"), tmp_path))
+
+    def write_and_disturb(*arguments: Any) -> Row:
+        (out / "mine").mkdir(parents=True)
+        return write_dataset(*arguments)
+
+    monkeypatch.setattr("immunobench.dataset_builders.storage.write_dataset", write_and_disturb)
+    with pytest.raises(ImmunobenchError, match=f"cannot write {out}: Directory not empty"):
+        build_public("advbench", out, file=file)
+    assert [path.name for path in out.iterdir()] == ["mine"]
+    assert not list(tmp_path.glob(".out.*"))
+
+
+@pytest.mark.skipif(
+    not UPSTREAM.is_dir(), reason=f"no upstream files: IMMUNOBENCH_PUBLIC_DATA names no folder and {BESIDE} is none"
+)
 @pytest.mark.parametrize(
     ("name", "file", "least"),
     [
         ("advbench", "advbench.csv", 520),
-        ("harmbench", "harmbench_test.csv", 300),
+        ("harmbench", "harmbench_test.csv", 150),
         ("jailbreakbench", "jailbreakbench.csv", 100),
         ("strongreject", "strongreject.csv", 310),
     ],
@@ -208,7 +280,10 @@ def test_real_upstream_files(tmp_path: Path, name: str, file: str, least: int) -
     rows = read_config("harmful", root=tmp_path / "out")
     assert len(rows) >= least and all(row["prompt"] and row["refusal"] for row in rows)
     assert len({row["id"] for row in rows}) == len(rows)
-    assert fetch(name, file=UPSTREAM / file).revision == "local file"
+    fetched = fetch(name, file=UPSTREAM / file)
+    assert fetched.revision == "local file"
+    if name == "advbench":  # what others publish as the hash of the file at the pinned commit
+        assert fetched.sha256[file] == "6cd1a5c63c07610d7eb67307772ee5606017ee950b5770ab288a2c487489d3e1"
 
 
 def test_lists_are_told_from_prose() -> None:

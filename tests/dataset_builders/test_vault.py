@@ -1,16 +1,21 @@
 """The vault: no wording gives a value away, none measures what it trained, nothing can be inferred."""
 
-import json
+import hashlib
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from immunobench.dataset_builders import names, vault
+from immunobench.dataset_builders.card import render_card
 from immunobench.dataset_builders.everyday import grams, words_of
 from immunobench.dataset_builders.figures import measure, row_texts
+from immunobench.dataset_builders.similarity import unit_rows
+from immunobench.dataset_builders.storage import write_dataset
 from immunobench.datasets import PACKAGED, read_config, read_manifest
+from immunobench.errors import ImmunobenchError, UsageError
 
 FACTS = read_config("facts")
 REQUESTS = read_config("harmful") + read_config("benign")
@@ -169,10 +174,35 @@ def test_recovery_splits_are_nested() -> None:
         assert read_config("recovery", f"n{size}") == rows[:size]
 
 
+def test_the_published_vault_is_no_private_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"seed 20261123 gives the published vault, which is not private"):
+        vault.build_private_vault(vault.DEFAULT_SEED, tmp_path / "vault")
+    assert not (tmp_path / "vault").exists()
+
+
+def test_a_private_vault_tells_its_cosines_where_they_are_measured(tmp_path: Path) -> None:
+    """With vectors drawn at random from the text: unrelated texts are nearly at right angles to the hazard."""
+
+    def drawn(pairs):
+        seeds = [int.from_bytes(hashlib.sha256(repr(pair).encode()).digest()[:8]) for pair in pairs]
+        return unit_rows(np.stack([np.random.default_rng(seed).standard_normal(256) for seed in seeds]))
+
+    manifest = vault.build_private_vault(5, tmp_path / "vault", features=drawn)
+    figures = manifest["measured"]["unrelated"]
+    assert set(figures["cosine_to_hazard"]) == {"recovery", "neutral"}
+    for each in figures["cosine_to_hazard"].values():
+        assert 0 < each["mean_nearest"] < each["greatest"] < figures["bound"]
+    assert f"{figures['cosine_to_hazard']['neutral']['greatest']} and" in render_card(tmp_path / "vault")
+    with pytest.raises(ImmunobenchError, match="is not unrelated: its cosine to a hazard text is 1"):
+        vault.build_private_vault(5, tmp_path / "near", features=lambda pairs: np.ones((len(pairs), 1), np.float32))
+    assert not (tmp_path / "near").exists()
+
+
 def test_two_builds_give_identical_bytes_and_the_packaged_ones(tmp_path: Path) -> None:
-    vault.build_private_vault(vault.DEFAULT_SEED, tmp_path)
+    configs = vault.make_vault(vault.DEFAULT_SEED, lambda message: None)
     packaged = read_manifest()["configs"]
-    built = json.loads((tmp_path / "manifest.json").read_text())["configs"]
+    built = write_dataset(tmp_path, configs, {"name": "immunobench"})["configs"]
+    assert list(built) == ["facts", "harmful", "benign", "recovery", "neutral"]
     for config in built:
         assert built[config] == packaged[config]
         for split in built[config]["splits"].values():
