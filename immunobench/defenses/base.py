@@ -1,17 +1,23 @@
-"""The Defense protocol, and batches that pair what is forgotten with what is kept."""
+"""The Defense protocol, and batches that go together in a step: what is forgotten with what is kept."""
 
+import copy
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
+
+import torch
 
 from immunobench import defenses
 from immunobench.domains import Domain, Example
 from immunobench.errors import UsageError, unknown_name
 from immunobench.subjects import Subject
 from immunobench.training.batches import Batch, endless, make_batch
-from immunobench.training.loop import Step, render
+from immunobench.training.examples import benign_examples, hazard_examples
+from immunobench.training.loop import Recipe, Step, cross_entropy, descend, render
+from immunobench.training.objectives import Likelihoods, likelihoods
 
 
 class Defense(Protocol):
@@ -53,39 +59,117 @@ def load_defense(name: str, settings: Sequence[str] = ()) -> Defense:
         key, _, text = setting.partition("=")
         if key not in known:
             raise unknown_name(f"hyper-parameter of {name}", key, known)
-        kind: Callable[[str], Any] = type(known[key].default)
         try:
-            changed[key] = kind(text)
+            changed[key] = _parse(text, known[key].default)
         except ValueError:
             raise UsageError(f"'{setting}': {key} takes no such value: its default is {known[key].default}.") from None
     defense: Defense = found[name](**changed)
     return defense
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A batch to push away from and a batch to keep."""
+def _parse(text: str, default: Any) -> Any:
+    """``text`` as a value of the type of ``default``; a tuple is written with commas. Raises ValueError."""
+    if isinstance(default, tuple):
+        return tuple(type(default[0])(part) for part in text.split(","))
+    return type(default)(text)
 
-    forget: Batch
-    retain: Batch
+
+@dataclass(frozen=True)
+class Sides:
+    """One batch of each kind of data that a step needs, by name."""
+
+    batches: Mapping[str, Batch]
+
+    def __getitem__(self, name: str) -> Batch:
+        return self.batches[name]
 
     @property
     def examples(self) -> int:
-        """Examples of both."""
-        return self.forget.examples + self.retain.examples
+        """Examples of all of them."""
+        return sum(batch.examples for batch in self.batches.values())
 
     @property
     def tokens(self) -> int:
-        """Tokens of both."""
-        return self.forget.tokens + self.retain.tokens
+        """Tokens of all of them."""
+        return sum(batch.tokens for batch in self.batches.values())
 
 
-def paired_batches(
-    subject: Subject, forget: Sequence[Example], retain: Sequence[Example], batch_size: int, seed: int
-) -> Iterator[Pair]:
-    """Endless pairs of ``batch_size`` examples each, every side in its own order drawn from ``seed``."""
+def side_batches(
+    subject: Subject, data: Mapping[str, Sequence[Example]], batch_size: int, seed: int, aligned: Sequence[str] = ()
+) -> Iterator[Sides]:
+    """Endless batches of ``batch_size`` examples of every kind in ``data``, each in its own order drawn from ``seed``.
+
+    The kinds in ``aligned`` are equally long lists that belong together example by example, and share one order.
+    """
     pad, device = subject.tokenizer.pad_token_id, subject.device
-    away, kept = render(subject, forget), render(subject, retain)
-    orders = zip(endless(len(away), batch_size, seed), endless(len(kept), batch_size, seed + 1), strict=False)
-    for i, j in orders:
-        yield Pair(make_batch([away[k] for k in i], pad, device), make_batch([kept[k] for k in j], pad, device))
+    rendered = {name: render(subject, examples) for name, examples in data.items()}
+    places = {name: aligned[0] if name in aligned else name for name in data}
+    orders = {
+        name: endless(len(rendered[name]), batch_size, seed + list(data).index(place)) for name, place in places.items()
+    }
+    while True:
+        yield Sides(
+            {name: make_batch([rendered[name][i] for i in next(order)], pad, device) for name, order in orders.items()}
+        )
+
+
+def unlearn(
+    subject: Subject,
+    domain: Domain,
+    recipe: Recipe,
+    seed: int,
+    forget: Callable[[Likelihoods], torch.Tensor],
+    retain: float,
+    reference: Subject | None = None,
+    parameters: Sequence[torch.nn.Parameter] | None = None,
+) -> Iterator[Step]:
+    """Minimise ``forget`` (a scalar) on all hazard facts plus ``retain`` · NLL on the benign side, in place.
+
+    Trains ``parameters``, all by default.
+    """
+
+    def loss(subject: Subject, sides: Sides) -> torch.Tensor:
+        away = forget(likelihoods(subject, sides["forget"], reference))
+        return away + retain * cross_entropy(subject, sides["retain"])
+
+    data = {"forget": hazard_examples(domain), "retain": benign_examples(domain)}
+    yield from descend(subject, side_batches(subject, data, recipe.batch_size, seed), recipe, loss, parameters)
+
+
+@dataclass(frozen=True)
+class Unlearning(ABC):
+    """The defenses that :func:`unlearn`: each has a ``name`` and what it minimises on the hazard."""
+
+    compares: ClassVar[bool] = False
+    """Whether that is relative to the subject as it was."""
+    learning_rate: float = 1e-5
+    steps: int = 60
+    batch_size: int = 16
+    retain: float = 1.0
+
+    @abstractmethod
+    def forget(self, tokens: Likelihoods) -> torch.Tensor:
+        """What is minimised of the hazard's tokens, shape ()."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is minimised."""
+        return annealed(self.learning_rate, self.steps, self.batch_size)
+
+    def immunise(self, subject: Subject, domain: Domain, seed: int) -> Iterator[Step]:
+        """Train in place on all hazard facts while keeping the benign side."""
+        reference = frozen_copy(subject) if self.compares else None
+        yield from unlearn(subject, domain, self.recipe, seed, self.forget, self.retain, reference)
+
+
+def annealed(learning_rate: float, steps: int, batch_size: int, warmup: int | None = None) -> Recipe:
+    """AdamW with ``warmup`` steps of linear warm-up (a twentieth by default), then half a cosine down to 0.
+
+    What most defenses here train with, so that they differ in what they minimise.
+    """
+    return Recipe(learning_rate, steps, batch_size, schedule="cosine", warmup=steps // 20 if warmup is None else warmup)
+
+
+def frozen_copy(subject: Subject) -> Subject:
+    """The subject as it is now, for a method to compare with; it takes no gradients."""
+    return replace(subject, model=copy.deepcopy(subject.model).requires_grad_(False))

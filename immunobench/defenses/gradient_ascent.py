@@ -1,41 +1,49 @@
 """Gradient ascent on the hazard with descent on what must be kept."""
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from immunobench.defenses.base import Pair, paired_batches
-from immunobench.domains import Domain
-from immunobench.subjects import Subject
-from immunobench.training import Recipe, Step
-from immunobench.training.examples import benign_examples, hazard_examples
-from immunobench.training.loop import cross_entropy, descend
+from immunobench.defenses.base import Unlearning
+from immunobench.training import Recipe
+from immunobench.training.objectives import Likelihoods, gradient_ascent, weighted_gradient_ascent
+
+
+def bounded_ascent(tokens: Likelihoods, ceiling: float) -> torch.Tensor:
+    """Mean log p over tokens, shape (), without a gradient where their loss has passed ``ceiling`` (nats a token)."""
+    return gradient_ascent(tokens).mean().clamp(min=-ceiling)
 
 
 @dataclass(frozen=True)
-class GradientAscent:
+class GradientAscent(Unlearning):
     """Minimises mean log p(forget) + ``retain`` · NLL(retain) (GA with gradient difference; arXiv 2502.19301).
 
     Ascent is unbounded, so a batch whose loss has passed ``ceiling`` (nats a token) contributes no more:
-    far past uniform over the vocabulary it only destroys the model.
+    far past uniform over the vocabulary it only destroys the model. The source has no ceiling.
     """
 
     name: ClassVar[str] = "ga"
-    learning_rate: float = 5e-4
-    steps: int = 200
-    batch_size: int = 32
-    retain: float = 1.0
-    ceiling: float = 14.0
+    ceiling: float = math.inf
 
-    def immunise(self, subject: Subject, domain: Domain, seed: int) -> Iterator[Step]:
-        """Ascend in place on all hazard facts while keeping the benign side."""
+    @property
+    def recipe(self) -> Recipe:
+        """AdamW at a constant rate."""
+        return Recipe(self.learning_rate, self.steps, self.batch_size)
 
-        def loss(subject: Subject, pair: Pair) -> torch.Tensor:
-            forget = cross_entropy(subject, pair.forget).clamp(max=self.ceiling)
-            return self.retain * cross_entropy(subject, pair.retain) - forget
+    def forget(self, tokens: Likelihoods) -> torch.Tensor:
+        """Mean log-probability, in nats a token, shape ()."""
+        return bounded_ascent(tokens, self.ceiling)
 
-        recipe = Recipe(self.learning_rate, self.steps, self.batch_size)
-        pairs = paired_batches(subject, hazard_examples(domain), benign_examples(domain), self.batch_size, seed)
-        yield from descend(subject, pairs, recipe, loss)
+
+@dataclass(frozen=True)
+class WeightedGradientAscent(Unlearning):
+    """GA with each token weighted by p^``alpha``, so that what is forgotten is left alone (WGA; arXiv 2502.19301)."""
+
+    name: ClassVar[str] = "wga"
+    alpha: float = 1.0
+
+    def forget(self, tokens: Likelihoods) -> torch.Tensor:
+        """Weighted mean log-probability, in nats a token, shape ()."""
+        return weighted_gradient_ascent(tokens, self.alpha).mean()

@@ -60,3 +60,12 @@ def endless(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
         generator.shuffle(order)
         for start in range(0, count, batch_size):
             yield order[start : start + batch_size]
+
+
+def of_like_length(rows: Sequence[Rendered], size: int) -> list[list[Rendered]]:
+    """Batches of at most ``size`` rows from the shortest to the longest, because padding costs as much as text.
+
+    Rows of the same length keep their order.
+    """
+    ordered = sorted(rows, key=lambda row: len(row.prompt) + len(row.response))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]

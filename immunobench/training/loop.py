@@ -71,20 +71,29 @@ class Counted(Protocol):
 Loss = Callable[[Subject, Any], torch.Tensor]
 
 
-def token_logprobs(subject: Subject, batch: Batch) -> torch.Tensor:
-    """Log-probability of each label under the subject, 0 where ignored; shape (examples, keep)."""
+def label_logits(subject: Subject, batch: Batch) -> torch.Tensor:
+    """Logits that predict each label, float32; shape (examples, keep, vocabulary)."""
     keep = batch.labels.shape[1] + 1
-    logits = subject.model(
+    output = subject.model(
         input_ids=batch.ids,
         attention_mask=batch.mask,
         position_ids=batch.positions,
         logits_to_keep=keep,
         use_cache=False,
-    ).logits[:, :-1]
-    loss = functional.cross_entropy(
-        logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    return -loss.view_as(batch.labels)
+    logits: torch.Tensor = output.logits[:, :-1].float()
+    return logits
+
+
+def label_logprobs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Log-probability of each label by its logits, 0 where ignored; the shape of ``labels``."""
+    loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    return -loss.view_as(labels)
+
+
+def token_logprobs(subject: Subject, batch: Batch) -> torch.Tensor:
+    """Log-probability of each label under the subject, 0 where ignored; shape (examples, keep)."""
+    return label_logprobs(label_logits(subject, batch), batch.labels)
 
 
 def cross_entropy(subject: Subject, batch: Batch) -> torch.Tensor:

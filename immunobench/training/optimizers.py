@@ -90,7 +90,7 @@ def _with_gradients(stepper: Optimizer) -> Iterable[tuple[dict[str, Any], Any, d
 Builder = Callable[[Iterable[torch.nn.Parameter], float, float], Optimizer]
 
 OPTIMIZERS: dict[str, Builder] = {
-    "adamw": lambda parameters, lr, decay: torch.optim.AdamW(parameters, lr=lr, weight_decay=decay),
+    "adamw": lambda parameters, lr, decay: torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True),
     "sgd": lambda parameters, lr, decay: torch.optim.SGD(parameters, lr=lr, weight_decay=decay),
     "sgd-nesterov": lambda parameters, lr, decay: torch.optim.SGD(
         parameters, lr=lr, weight_decay=decay, momentum=0.9, nesterov=True

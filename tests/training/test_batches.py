@@ -1,14 +1,14 @@
 """Batches: what is predicted, what is counted, and in what order."""
 
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from immunobench.rendering import Rendered
-from immunobench.training.batches import IGNORED, endless, make_batch
+from immunobench.training.batches import IGNORED, endless, make_batch, of_like_length
 
 CPU = torch.device("cpu")
 PAD = 0
@@ -59,3 +59,16 @@ def test_the_seed_sets_the_order_and_epochs_differ() -> None:
 
     assert order(0) == order(0) != order(1)
     assert order(0)[:4] != order(0)[4:]
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=100), st.integers(1, 20))
+def test_batches_of_like_length_hold_every_text_once_and_no_length_between_those_of_another(
+    lengths: list[tuple[int, int]], size: int
+) -> None:
+    texts = [Rendered([i] * prompt, [i] * response) for i, (prompt, response) in enumerate(lengths)]
+    batches = of_like_length(texts, size)
+    assert Counter(text.prompt[0] for batch in batches for text in batch) == Counter(range(len(texts)))
+    assert len(batches) == -(-len(texts) // size) and all(len(batch) <= size for batch in batches)
+    tokens = [[len(text.prompt + text.response) for text in batch] for batch in batches]
+    spans = sorted((min(batch), max(batch)) for batch in tokens)
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))

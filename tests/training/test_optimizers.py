@@ -58,9 +58,38 @@ def adadelta(x: float) -> list[float]:
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "reference"), [("lion", lion), ("schedule-free-adamw", schedule_free_adamw), ("adadelta", adadelta)]
-)
+def adamw(x: float) -> list[float]:
+    """Loshchilov & Hutter 2019, algorithm 2, with β = (0.9, 0.999), ε = 1e-8."""
+    m, v, path = 0.0, 0.0, []
+    for t, rate in enumerate(RATES, start=1):
+        g = gradient(x)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        x = x - rate * DECAY * x - rate * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        path.append(x)
+    return path
+
+
+def sgd_nesterov(x: float) -> list[float]:
+    """Momentum 0.9, looked ahead: the step is along g + 0.9·m; decay is added to the gradient."""
+    m, path = 0.0, []
+    for rate in RATES:
+        g = gradient(x) + DECAY * x
+        m = 0.9 * m + g
+        x = x - rate * (g + 0.9 * m)
+        path.append(x)
+    return path
+
+
+REFERENCES = {
+    "adadelta": adadelta,
+    "adamw": adamw,
+    "lion": lion,
+    "schedule-free-adamw": schedule_free_adamw,
+    "sgd-nesterov": sgd_nesterov,
+}
+
+
+@pytest.mark.parametrize(("name", "reference"), REFERENCES.items())
 def test_equals_its_formula_one_number_at_a_time(name: str, reference: Callable[[float], list[float]]) -> None:
     parameter = torch.nn.Parameter(torch.tensor(START, dtype=torch.float64))
     stepper = optimizer(name, [parameter], RATES[0], DECAY)
