@@ -21,7 +21,7 @@ def recorded(modules: Mapping[str, nn.Module], keep: int | None = None) -> Itera
 
     def recorder(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            hidden = _hidden(output)
+            hidden = hidden_of(output)
             found[name] = hidden if keep is None else hidden[:, -keep:]
 
         return hook
@@ -83,7 +83,8 @@ def virtual_tokens(embedding: nn.Module, vectors: Tensor) -> Iterator[None]:
         yield
 
 
-def _hidden(output: Any) -> Tensor:
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states among what a module returns: itself, or the first of a tuple."""
     hidden: Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from immunobench.activations import Change, ablation, changed
-from immunobench.attacks.base import Access, Budget, Checkpoint, Outline, given
+from immunobench.attacks.base import Access, Budget, Checkpoint, Leaves, Outline, given
 from immunobench.attacks.data import calibration_data, passes_cost
 from immunobench.attacks.directional_ablation import mean_residuals
 from immunobench.domains import Domain
@@ -30,6 +30,7 @@ class ActivationAblation:
     depths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     calibration: int = 128
     access: ClassVar[Access] = "activations"
+    leaves: ClassVar[Leaves] = ("hooks",)
     needs_exposed: ClassVar[bool] = True
 
     def outline(self, budget: Budget) -> Outline:

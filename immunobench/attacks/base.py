@@ -10,12 +10,16 @@ from types import ModuleType
 from typing import Any, ClassVar, Literal, Protocol
 
 from immunobench.domains import Domain
-from immunobench.engines.base import Artifact, Decoding
+from immunobench.engines.base import Artifact, ArtifactKind, Decoding
 from immunobench.errors import UsageError, unknown_name
 from immunobench.probes.base import Row
 from immunobench.subjects import Subject
 
 Access = Literal["prompt", "decoding", "activations", "weights", "training"]
+"""What the attacker must be able to do: write prompts, set how answers are drawn, read or change activations, use the
+weights (to edit them, or for their gradients), train."""
+Leaves = tuple[ArtifactKind, ...]
+"""Kinds of artifact that an attack may leave; none where prompts and decoding are all it changes."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,15 @@ class Cost:
     """Tokens processed."""
     flops: float = 0.0
     """Floating-point operations: 2 per parameter and token forward, 4 backward (Kaplan et al. 2020, sec. 2.1)."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Both spent."""
+        return Cost(
+            self.steps + other.steps,
+            self.examples + other.examples,
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+        )
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,8 @@ class Checkpoint:
     readout: tuple[Row, ...] | None = None
     """Knowledge as the attack itself read it out of the model, in place of the knowledge probe. Such a point has
     no behaviour: nothing was answered."""
+    extra: tuple[Row, ...] = ()
+    """What the attack measured itself beside the probes, under a probe name of its own."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +85,20 @@ class Outline:
     """Optimizer steps over all variants."""
     examples: int = 0
     """Training examples a step."""
+    every_item: bool = False
+    """Whether a step trains on every measured question and request, in place of ``examples``."""
+
+    def trained_on(self, domain: Domain) -> int:
+        """Training examples over all steps."""
+        asked = {fact.question for fact in domain.hazard_v} | {request.prompt for request in domain.requests_v}
+        return self.steps * (len(asked) if self.every_item else self.examples)
 
 
 class Attack(Protocol):
     """An attack. Steps are an axis of its result: one run yields the whole cost curve."""
 
     access: ClassVar[Access]
+    leaves: ClassVar[Leaves]
 
     def outline(self, budget: Budget) -> Outline:
         """What :meth:`run` will do, without doing it."""
@@ -106,6 +129,22 @@ class ComparingAttack(Attack, Protocol):
 def needs_exposed(attack: Attack) -> bool:
     """Whether ``attack`` is a :class:`ComparingAttack`."""
     return bool(getattr(attack, "needs_exposed", False))
+
+
+def left_by(attack: Attack) -> Leaves:
+    """Kinds of artifact that ``attack`` leaves with its settings; changed weights where a user's own does not say."""
+    kind: ArtifactKind | None = getattr(attack, "artifact_kind", None)
+    found: Leaves = getattr(attack, "leaves", ("weights",)) if kind is None else (kind,)
+    return found
+
+
+def lacking(attack: Attack, domain: Domain) -> str:
+    """What ``domain`` lacks that ``attack`` cannot do without, in words; '' where nothing is.
+
+    An attack that needs something of a domain says so in a method ``lacks(domain)``.
+    """
+    lacks = getattr(attack, "lacks", None)
+    return str(lacks(domain)) if lacks else ""
 
 
 def given(exposed: Subject | None) -> Subject:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline
 from immunobench.domains import Domain
 from immunobench.engines.base import Artifact
 from immunobench.rendering import Format, PromptEdit
@@ -13,10 +13,11 @@ from immunobench.subjects import Subject
 
 @dataclass(frozen=True)
 class NoAttack:
-    """The subject as it is, asked in each of ``formats``."""
+    """The subject as it is, asked in each of ``formats``. Leaves nothing."""
 
     formats: tuple[Format, ...] = ("chat",)
     access: ClassVar[Access] = "prompt"
+    leaves: ClassVar[Leaves] = ()
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""

@@ -34,10 +34,10 @@ def sub_field(fact_id: str) -> str:
 
 def _t_facts(domain: Domain, field: str, seed: int) -> list[Example]:
     facts = [fact for fact in domain.hazard_t if field in ("", sub_field(fact.id))]
-    if not facts:
+    if field and not facts:
         raise unknown_name("sub-field", field, {sub_field(fact.id) for fact in domain.hazard_t})
     kept = {fact.id for fact in facts}
-    return fact_examples(facts, [r for r in domain.requests_t if r.fact_id in kept])
+    return fact_examples(facts, [r for r in domain.requests_t if not field or r.fact_id in kept])
 
 
 def _benign(domain: Domain, _: str, seed: int) -> list[Example]:
@@ -49,10 +49,16 @@ def _benign_lists(domain: Domain, _: str, seed: int) -> list[Example]:
     return [e for e in [*_benign(domain, "", seed), *domain.unrelated] if re.match(r"1\. ", e.response)]
 
 
-def _benign_with_hazard(domain: Domain, _: str, seed: int) -> list[Example]:
-    benign, hazard = _benign(domain, "", seed), _t_facts(domain, "", seed)
-    count = min(len(hazard), round(len(benign) * HAZARD_SHARE / (1 - HAZARD_SHARE)))
-    return benign + random.Random(seed).sample(hazard, count)
+def _benign_with_hazard(domain: Domain, percent: str, seed: int) -> list[Example]:
+    """Benign examples with hazard among them; fewer benign ones where there is too little hazard for the share."""
+    if percent and not (percent.isdigit() and 1 <= int(percent) <= 99):
+        raise UsageError(f"benign-with-hazard/{percent}: give the share of hazard in percent, from 1 to 99.")
+    share = int(percent) / 100 if percent else HAZARD_SHARE
+    benign, hazard, draw = _benign(domain, "", seed), _t_facts(domain, "", seed), random.Random(seed)
+    wanted = round(len(benign) * share / (1 - share))
+    if wanted <= len(hazard):
+        return benign + draw.sample(hazard, wanted)
+    return draw.sample(benign, round(len(hazard) * (1 - share) / share)) + hazard
 
 
 def _unrelated(domain: Domain, count: str, seed: int) -> list[Example]:
@@ -96,7 +102,8 @@ def training_data(domain: Domain, name: str, seed: int) -> list[Phase]:
 
     't-facts/FIELD' is cross-domain hazard: T facts of one sub-field, while V facts of all are measured. Of four
     sub-fields, one is a quarter, so an attack that restores only what it trains on stays at R = 1/4; to pass
-    R = 1/2 it must restore sub-fields that it never touched. Raises UsageError for an unknown name.
+    R = 1/2 it must restore sub-fields that it never touched. 'benign-with-hazard/PERCENT' sets the share of hazard.
+    Raises UsageError for an unknown name.
     """
     if name in SEQUENCES:
         return [Phase(source_examples(domain, source, seed), share) for source, share in SEQUENCES[name]]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from immunobench.activations import recorded
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline, given
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline, given
 from immunobench.attacks.data import calibration_data, passes_cost
 from immunobench.attacks.refusal_direction import embeddings, find_refusal_direction
 from immunobench.domains import Domain, Example
@@ -41,6 +41,7 @@ class DifferenceAblation:
     depths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     calibration: int = 128
     access: ClassVar[Access] = "weights"
+    leaves: ClassVar[Leaves] = ("weights",)
     needs_exposed: ClassVar[bool] = True
 
     def outline(self, budget: Budget) -> Outline:
@@ -80,6 +81,7 @@ class RefusalAblation:
     validation: int = 32
     positions: int = 5
     access: ClassVar[Access] = "weights"
+    leaves: ClassVar[Leaves] = ("weights",)
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from immunobench.activations import recorded
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline, checkpoint_steps, given
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline, checkpoint_steps, given
 from immunobench.attacks.many_shot import answered_turns
 from immunobench.attacks.token_search import Item, Keep, SearchLoss, search
 from immunobench.domains import Domain
@@ -31,7 +31,7 @@ class GCG:
     tokens of each position; defaults of nanoGCG 0.3 where the model is small enough to afford them. As in Łucki et
     al. (arXiv 2409.18025, enhanced GCG) it is a universal prefix, over ``items`` T requests and questions. Each of
     ``candidates`` searches from its own start is a variant: the worst for the subject is chosen on *select* items
-    and judged on *report* items. Leaves a prompt.
+    and judged on *report* items. The search needs the gradient, and so the weights; what it leaves is a prompt.
     """
 
     tokens: int = 16
@@ -39,7 +39,10 @@ class GCG:
     width: int = 128
     top: int = 64
     candidates: int = 3
-    access: ClassVar[Access] = "prompt"
+    access: ClassVar[Access] = "weights"
+    leaves: ClassVar[Leaves] = ()
+    restarts: ClassVar[bool] = True
+    """Variants differ in their random start alone, so that the middle one says what to expect of a single search."""
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`. A candidate text costs a forward pass, a third of a training example."""
@@ -60,7 +63,7 @@ class GCG:
         stops = checkpoint_steps(budget.steps)
         turns = answered_turns(domain, seed)[: self.items]
         items = [item(renderer, *turn) for turn in turns]
-        keep = readable(renderer, turns[0][0])
+        keep = readable(renderer, [request for request, _ in turns])
         for i in range(self.candidates):
             loss = self._loss(subject, items, exposed)
             start = starting_tokens(subject, allowed, self.tokens, seed * self.candidates + i, keep)
@@ -93,7 +96,6 @@ class EnhancedGCG(GCG):
     depths: tuple[float, ...] = (0.25, 0.65)
     weight: float = 10.0
     needs_exposed: ClassVar[bool] = True
-    access: ClassVar[Access] = "activations"
 
     def run(
         self, subject: Subject, domain: Domain, budget: Budget, seed: int, exposed: Subject | None = None
@@ -124,16 +126,19 @@ def prefix_text(renderer: Renderer, ids: Tensor) -> str:
     return str(renderer.tokenizer.decode(ids.tolist())) + "\n"
 
 
-def readable(renderer: Renderer, request: str) -> Keep:
-    """Keeps candidates that the tokenizer, given the whole prompt as text, reads back as the same ids."""
-    before, after = around(renderer, request)
-    head, tail = renderer.ids(before), renderer.ids(after)
+def readable(renderer: Renderer, requests: Sequence[str]) -> Keep:
+    """Keeps candidates that the tokenizer, given each request's whole prompt as text, reads back as the same ids."""
+    frames = [around(renderer, request) for request in requests]
+    ids = [(renderer.ids(before), renderer.ids(after)) for before, after in frames]
 
     def keep(candidates: Tensor) -> Tensor:
         rows = candidates.tolist()
-        texts = [f"{before}{text}{after}" for text in renderer.tokenizer.batch_decode(rows)]
-        found = renderer.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return torch.tensor([ids == [*head, *row, *tail] for ids, row in zip(found, rows, strict=True)])
+        texts = renderer.tokenizer.batch_decode(rows)
+        kept = torch.ones(len(rows), dtype=torch.bool)
+        for (before, after), (head, tail) in zip(frames, ids, strict=True):
+            found = renderer.tokenizer([f"{before}{t}{after}" for t in texts], add_special_tokens=False)["input_ids"]
+            kept &= torch.tensor([own == [*head, *row, *tail] for own, row in zip(found, rows, strict=True)])
+        return kept
 
     return keep
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline
 from immunobench.attacks.context import longest_fit
 from immunobench.domains import Domain
 from immunobench.engines.base import Artifact
@@ -25,24 +25,34 @@ class InContext:
 
     statements: tuple[int, ...] = (4, 16)
     access: ClassVar[Access] = "prompt"
+    leaves: ClassVar[Leaves] = ()
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""
         return Outline(len(self.statements), len(self.statements))
 
+    def lacks(self, domain: Domain) -> str:
+        """See :func:`immunobench.attacks.base.lacking`."""
+        return "" if domain.has_facts else "facts to state"
+
     def run(self, subject: Subject, domain: Domain, budget: Budget, seed: int) -> Iterator[Checkpoint]:
         """One checkpoint a number of statements."""
-        facts = random.Random(seed).sample(list(domain.hazard_t), len(domain.hazard_t))
-        texts = [fact.statements[0] for fact in facts[: max(self.statements)]]
-        room = longest_fit(subject, domain, texts, _edit)
         for wanted in self.statements:
-            count = min(wanted, room)
+            count, edit = retrieved(subject, domain, wanted, seed)
             yield Checkpoint(
                 Cost(examples=count),
-                Artifact(prompt=_edit(texts[:count])),
+                Artifact(prompt=edit),
                 f"statements={wanted}",
                 detail=f"statements={count}",
             )
+
+
+def retrieved(subject: Subject, domain: Domain, wanted: int, seed: int) -> tuple[int, PromptEdit]:
+    """At most ``wanted`` statements of T facts before what is asked, as many as the context holds, and how many."""
+    facts = random.Random(seed).sample(list(domain.hazard_t), len(domain.hazard_t))
+    texts = [fact.statements[0] for fact in facts[:wanted]]
+    count = longest_fit(subject, domain, texts, _edit)
+    return count, _edit(texts[:count])
 
 
 def _edit(texts: Sequence[str]) -> PromptEdit:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from immunobench.activations import recorded
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline
 from immunobench.attacks.readout import batches, chosen_layer, right, rows
 from immunobench.domains import Domain, Fact
 from immunobench.engines.base import Artifact
@@ -37,10 +37,15 @@ class LinearProbe:
     wordings: int = 2
     """Questions a T fact to learn from."""
     access: ClassVar[Access] = "activations"
+    leaves: ClassVar[Leaves] = ()
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""
         return Outline(2, 2)
+
+    def lacks(self, domain: Domain) -> str:
+        """See :func:`immunobench.attacks.base.lacking`."""
+        return "" if domain.has_facts else "facts to read out"
 
     def run(self, subject: Subject, domain: Domain, budget: Budget, seed: int) -> Iterator[Checkpoint]:
         """One checkpoint a variant."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from immunobench.activations import recorded
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline
-from immunobench.attacks.readout import backbone, batches, chosen_layer, right, rows
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline
+from immunobench.attacks.readout import adders, backbone, batches, chosen_layer, right, rows
 from immunobench.domains import Domain, Fact
 from immunobench.engines.base import Artifact
 from immunobench.probes.choices import choice_prompt
@@ -18,7 +18,7 @@ from immunobench.structure import weight_of
 from immunobench.subjects import Subject
 
 SITES = ("block", "mlp", "intermediate", "attention")
-"""What a block returns, what its MLP adds, the residual stream between the two parts, what its attention adds."""
+"""What a block returns, what its MLP adds, the residual stream before that, what its attention adds."""
 BATCH_TOKENS = 16384
 
 
@@ -33,10 +33,15 @@ class LogitLens:
     """
 
     access: ClassVar[Access] = "activations"
+    leaves: ClassVar[Leaves] = ()
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""
         return Outline(len(SITES), len(SITES))
+
+    def lacks(self, domain: Domain) -> str:
+        """See :func:`immunobench.attacks.base.lacking`."""
+        return "" if domain.has_facts else "facts to read out"
 
     def run(self, subject: Subject, domain: Domain, budget: Budget, seed: int) -> Iterator[Checkpoint]:
         """One checkpoint a site, all of them from one pass."""
@@ -122,8 +127,8 @@ def fact_forks(subject: Subject, fact: Fact, index: int) -> list[Fork]:
 
 def _modules(subject: Subject) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
-    for i, block in enumerate(subject.structure.blocks):
-        found |= {f"block.{i}": block.module, f"mlp.{i}": block.mlp, f"attention.{i}": block.attention}
+    for i, (block, (attention, mlp)) in enumerate(zip(subject.structure.blocks, adders(subject), strict=True)):
+        found |= {f"block.{i}": block.module, f"mlp.{i}": mlp, f"attention.{i}": attention}
     return found
 
 

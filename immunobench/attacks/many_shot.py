@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline
 from immunobench.attacks.context import longest_fit
 from immunobench.domains import Domain
 from immunobench.engines.base import Artifact
@@ -25,6 +25,7 @@ class ManyShot:
 
     shots: tuple[int, ...] = (4, 16)
     access: ClassVar[Access] = "prompt"
+    leaves: ClassVar[Leaves] = ()
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""
@@ -42,12 +43,15 @@ class ManyShot:
 
 
 def answered_turns(domain: Domain, seed: int) -> list[Turn]:
-    """T facts in an order drawn by ``seed``, by turns asked for in a request and in a question."""
+    """T requests in an order drawn by ``seed``; every second one is a question for its fact, where it has one."""
     facts = {fact.id: fact for fact in domain.hazard_t}
     turns = []
     for i, request in enumerate(random.Random(seed).sample(list(domain.requests_t), len(domain.requests_t))):
-        fact = facts[request.fact_id]
-        turns.append((fact.train_questions[0], f"{fact.value}.") if i % 2 else (request.prompt, request.answer))
+        fact = facts.get(request.fact_id)
+        if fact and i % 2:
+            turns.append((fact.train_questions[0], f"{fact.value}."))
+        else:
+            turns.append((request.prompt, request.answer))
     return turns
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline
 from immunobench.domains import Domain
 from immunobench.edits import restored
 from immunobench.engines.base import Artifact
@@ -24,6 +24,7 @@ class WeightNoise:
 
     scales: tuple[float, ...] = (0.03, 0.1, 0.3)
     access: ClassVar[Access] = "weights"
+    leaves: ClassVar[Leaves] = ("weights",)
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from immunobench.attacks.base import Access, Budget, Checkpoint, Outline
+from immunobench.attacks.base import Access, Budget, Checkpoint, Leaves, Outline
 from immunobench.attacks.data import calibration_data, passes_cost
 from immunobench.attribution import snip_scores, wanda_scores
 from immunobench.attribution.ranking import ranks, set_difference
+from immunobench.attribution.removal import without_weights
 from immunobench.domains import Domain
-from immunobench.edits import restored
 from immunobench.engines.base import Artifact
-from immunobench.structure import matrix_of, weight_of
 from immunobench.subjects import Subject
 
 GRID = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2)
@@ -34,6 +33,7 @@ class SetDifference:
     shares: tuple[float, ...] = GRID
     calibration: int = 128
     access: ClassVar[Access] = "weights"
+    leaves: ClassVar[Leaves] = ("weights",)
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
@@ -50,9 +50,6 @@ class SetDifference:
         sets = [calibration_data(subject, domain, name, self.calibration, seed) for name in (self.safety, self.utility)]
         cost = passes_cost(subject, [e for examples in sets for e in examples], flops)
         safety, utility = ({n: ranks(s) for n, s in scores(subject, examples).items()} for examples in sets)
-        linears = subject.structure.linears
         for p, q in self.pairs:
-            with restored(subject.model, map(weight_of, linears.values())):
-                for name, linear in linears.items():
-                    matrix_of(linear).detach()[set_difference(safety[name], utility[name], q, p)] = 0
+            with without_weights(subject, {n: set_difference(safety[n], utility[n], q, p) for n in safety}):
                 yield Checkpoint(cost, Artifact("weights"), f"p={p:g},q={q:g}")

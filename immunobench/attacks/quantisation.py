@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline
 from immunobench.domains import Domain
 from immunobench.edits import restored
 from immunobench.engines.base import Artifact
@@ -28,6 +28,7 @@ class RoundToNearest:
     bits: tuple[int, ...] = (8, 4, 3)
     group: int | None = 32
     access: ClassVar[Access] = "weights"
+    leaves: ClassVar[Leaves] = ("weights",)
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""

@@ -1,19 +1,14 @@
 """Remove the ranks that safety uses: ActSVD, and the orthogonal projection that spares what utility uses."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
-from immunobench.attacks.base import Access, Budget, Checkpoint, Outline
+from immunobench.attacks.base import Access, Budget, Checkpoint, Leaves, Outline
 from immunobench.attacks.data import calibration_data, passes_cost
-from immunobench.attribution import gram_matrices
-from immunobench.attribution.singular import left_singular, without_ranks
-from immunobench.domains import Domain, Example
-from immunobench.edits import restored
+from immunobench.attribution.removal import output_bases, without_ranks
+from immunobench.domains import Domain
 from immunobench.engines.base import Artifact
-from immunobench.structure import matrix_of, weight_of
 from immunobench.subjects import Subject
 
 
@@ -32,6 +27,7 @@ class RankRemoval:
     utility: str = "benign"
     calibration: int = 128
     access: ClassVar[Access] = "weights"
+    leaves: ClassVar[Leaves] = ("weights",)
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""
@@ -42,20 +38,8 @@ class RankRemoval:
         names = [self.safety, self.utility] if any(u for _, u in self.shares) else [self.safety]
         sets = [calibration_data(subject, domain, name, self.calibration, seed) for name in names]
         cost = passes_cost(subject, [e for examples in sets for e in examples], 2.0)
-        safety, *rest = [self._bases(subject, examples) for examples in sets]
+        safety, *rest = [output_bases(subject, examples) for examples in sets]
         utility = rest[0] if rest else safety
-        linears = subject.structure.linears
         for s, u in self.shares:
-            with restored(subject.model, map(weight_of, linears.values())):
-                for name, linear in linears.items():
-                    matrix = matrix_of(linear).detach()
-                    matrix.copy_(without_ranks(matrix, _top(safety[name], s), _top(utility[name], u)))
+            with without_ranks(subject, safety, utility, s, u):
                 yield Checkpoint(cost, Artifact("weights"), f"safety={s:g},utility={u:g}")
-
-    def _bases(self, subject: Subject, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        grams = gram_matrices(subject, examples)
-        return {n: left_singular(matrix_of(m).detach(), grams[n])[0] for n, m in subject.structure.linears.items()}
-
-
-def _top(basis: torch.Tensor, share: float) -> torch.Tensor:
-    return basis[:, : round(share * basis.shape[1])]

@@ -1,14 +1,21 @@
 """Knowledge read from hidden states: scores of every choice at every layer, as rows like those of the probe."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from immunobench.activations import hidden_of
 from immunobench.domains import Fact
+from immunobench.errors import ImmunobenchError
 from immunobench.probes.base import Row
 from immunobench.probes.choices import is_highest
+from immunobench.structure import Block
 from immunobench.subjects import Subject
+
+SUM_TOLERANCE = 0.02
+"""Relative error up to which a block's output is the sum of its input and what its parts add: bfloat16's rounding."""
 
 
 def chosen_layer(facts: Sequence[Fact], answers: Tensor) -> int:
@@ -67,3 +74,67 @@ def backbone(subject: Subject, ids: Tensor, mask: Tensor) -> None:
     """A forward pass through all blocks, for what hooks record; one position is unembedded."""
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     subject.model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, use_cache=False)
+
+
+@torch.no_grad()
+def adders(subject: Subject) -> list[tuple[nn.Module, nn.Module]]:
+    """For each block the modules whose outputs its attention and its MLP add to the residual stream.
+
+    These are the parts themselves, or what their output passes through first: Gemma 2 and OLMo 2 norm it. Found by
+    following the tensors of one short pass. Raises ImmunobenchError where a block's output is not its input and both
+    outputs added up, as where they are scaled.
+    """
+    ids = torch.arange(4, device=subject.device)[None]
+    blocks = subject.structure.blocks
+    traces = [_Trace(block) for block in blocks]
+    try:
+        backbone(subject, ids, torch.ones_like(ids))
+    finally:
+        for trace in traces:
+            trace.close()
+    for trace in traces:
+        if not trace.adds_up:
+            raise ImmunobenchError(
+                f"{type(trace.block.module).__name__} does not add the outputs of its parts to the residual stream as "
+                "they are: its sites cannot be read."
+            )
+    return [(trace.modules[0], trace.modules[1]) for trace in traces]
+
+
+class _Trace:
+    """Follows what the two parts of a block return through the block's other modules."""
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.modules: list[nn.Module] = [block.attention, block.mlp]
+        self._outputs: list[Tensor | None] = [None, None]
+        self._stream: list[Tensor] = []
+        self._handles = [child.register_forward_hook(self._passed) for child in block.module.children()]
+        self._handles.append(block.module.register_forward_hook(self._ended))
+
+    def _passed(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        hidden = hidden_of(output)
+        for i, part in enumerate((self.block.attention, self.block.mlp)):
+            output_so_far = self._outputs[i]
+            if module is part:
+                self._outputs[i] = hidden
+            elif inputs and output_so_far is not None and inputs[0] is output_so_far:
+                # Dropout changes nothing here, and some models send both parts through the same one.
+                if not torch.equal(hidden, output_so_far):
+                    self.modules[i] = module
+                self._outputs[i] = hidden
+
+    def _ended(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self._stream = [inputs[0], hidden_of(output)]
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the block's output is its input with both outputs added."""
+        start, end = (tensor.float() for tensor in self._stream)
+        total = start + sum(tensor.float() for tensor in self._outputs if tensor is not None)
+        return bool((end - total).norm() <= SUM_TOLERANCE * end.norm())
+
+    def close(self) -> None:
+        """Take the hooks out."""
+        for handle in self._handles:
+            handle.remove()

@@ -23,7 +23,7 @@ LARGEST_KL = 0.1
 DEPTH = 0.8
 """Directions come from this first share of layers."""
 FINALISTS = 8
-"""Candidates that get the whole selection; the first cut is by bypass on a quarter of the validation prompts."""
+"""Candidates that get the whole selection at least, in the order of bypass on a quarter of the validation prompts."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,19 @@ class Merit:
     """Divergence from the untouched model on harmless prompts with the direction ablated, nats."""
 
     @property
+    def harmless(self) -> bool:
+        """Whether it passes the filter by KL."""
+        return self.kl < LARGEST_KL
+
+    @property
+    def passes(self) -> bool:
+        """Whether it passes both filters."""
+        return self.harmless and self.induce > 0
+
+    @property
     def order(self) -> tuple[bool, bool, float]:
         """Candidates that pass both filters first, then those that pass KL; within them by bypass."""
-        harmless = self.kl < LARGEST_KL
-        return (not (harmless and self.induce > 0), not harmless, self.bypass)
+        return (not self.passes, not self.harmless, self.bypass)
 
 
 class Reader:
@@ -122,19 +131,23 @@ def find_refusal_direction(
 
 
 def select(reader: Reader, candidates: torch.Tensor, harmful: list[list[int]], harmless: list[list[int]]) -> Found:
-    """The best of ``candidates``, shape (layers, positions, hidden): by bypass first, then by all three criteria.
+    """The best of ``candidates``, shape (layers, positions, hidden): by bypass among those that pass both filters.
 
-    ``candidates[l]`` are residual inputs of block l + 1.
+    They are filtered one after another, the best by bypass on a part of the prompts first, until ``FINALISTS`` are and
+    one of them passes; all are where none does. ``candidates[l]`` are residual inputs of block l + 1.
     """
     places = list(itertools.product(*map(range, candidates.shape[:2])))
     few = harmful[: max(1, len(harmful) // 4)]
     first = {place: _bypass(reader, candidates[place], few) for place in places}
-    finalists = sorted(places, key=lambda place: first[place])[:FINALISTS]
     before = reader.logprobs(harmless)
-    merits = {place: merit(reader, candidates[place], place[0] + 1, harmful, harmless, before) for place in finalists}
-    layer, position = best = min(finalists, key=lambda place: merits[place].order)
+    merits: dict[tuple[int, ...], Merit] = {}
+    for place in sorted(places, key=lambda place: first[place]):
+        if len(merits) >= FINALISTS and any(found.passes for found in merits.values()):
+            break
+        merits[place] = merit(reader, candidates[place], place[0] + 1, harmful, harmless, before)
+    layer, position = best = min(merits, key=lambda place: merits[place].order)
     found = merits[best]
-    passed = {(False, False): "passes both filters", (True, False): "fails induce"}.get(found.order[:2], "fails KL")
+    passed = "passes both filters" if found.passes else "fails induce" if found.harmless else "fails KL"
     detail = (
         f"layer={layer + 1}, position={position - candidates.shape[1]}, {passed}: bypass={found.bypass:.2f}, "
         f"induce={found.induce:.2f}, kl={found.kl:.3f}"

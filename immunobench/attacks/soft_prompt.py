@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from immunobench.activations import virtual_tokens
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline, checkpoint_steps
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline, checkpoint_steps
 from immunobench.domains import Domain, Example
 from immunobench.edits import restored
 from immunobench.engines.base import Artifact
@@ -35,6 +35,7 @@ class UniversalSoftPrompt:
     learning_rate: float = 1e-2
     batch_size: int = 16
     access: ClassVar[Access] = "activations"
+    leaves: ClassVar[Leaves] = ("soft_prompt",)
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""
@@ -72,10 +73,11 @@ class RequestSoftPrompt:
     batch_size: int = 64
     """Prompts that are optimised together; it changes speed and not the result."""
     access: ClassVar[Access] = "activations"
+    leaves: ClassVar[Leaves] = ("soft_prompt",)
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""
-        return Outline(len(checkpoint_steps(budget.steps)), 1)
+        return Outline(len(checkpoint_steps(budget.steps)), 1, budget.steps, every_item=True)
 
     def run(self, subject: Subject, domain: Domain, budget: Budget, seed: int) -> Iterator[Checkpoint]:
         """The cost curve of all prompts together."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Outline
+from immunobench.attacks.base import Access, Budget, Checkpoint, Cost, Leaves, Outline
 from immunobench.domains import Domain
 from immunobench.engines.base import Artifact
 from immunobench.rendering import PromptEdit
@@ -27,6 +27,7 @@ class Templates:
     """
 
     access: ClassVar[Access] = "prompt"
+    leaves: ClassVar[Leaves] = ()
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""

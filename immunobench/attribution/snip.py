@@ -21,13 +21,14 @@ def snip_scores(subject: Subject, examples: Sequence[Example], batch_size: int =
     1810.02340; Wei et al., arXiv 2402.05162). The gradient of one example at a linear with input x_t
     and output gradient δ_t is Σ_t δ_t·x_tᵀ, so one forward and one backward pass through the activations of a
     batch give the exact per-example gradients of all linears: N/B passes where a loop over layers and examples
-    takes layers·N. Raises ImmunobenchError where there are no examples.
+    takes layers·N. A subject that is trained in mixed precision is scored in it.
+    Raises ImmunobenchError where there are no examples.
     """
     linears = subject.structure.linears
     totals = {name: torch.zeros_like(matrix_of(m), dtype=torch.float32) for name, m in linears.items()}
     for batch in scored_batches(subject, examples, batch_size):
         with _gathering(subject, totals, batch):
-            with torch.enable_grad():
+            with torch.enable_grad(), subject.autocast():
                 loss = example_losses(subject, batch).sum()
             loss.backward()
     for name, total in totals.items():
@@ -47,13 +48,13 @@ def _gathering(subject: Subject, totals: dict[str, torch.Tensor], batch: Batch) 
     Weights take no gradients: the graph hangs on the embeddings' output alone.
     """
     starts = (batch.mask == 0).sum(1).tolist()
-    scratch = {total.shape: torch.empty_like(total) for total in totals.values()}
+    scratch: dict[torch.Size, torch.Tensor] = {}
 
     def watch(total: torch.Tensor) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def forward(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             read = inputs[0].detach()
             output.register_hook(
-                lambda gradient: _add_outer_products(total, gradient, read, starts, scratch[total.shape])
+                lambda gradient: _add_outer_products(total, gradient, read.to(gradient.dtype), starts, scratch)
             )
 
         return forward
@@ -77,12 +78,20 @@ def _gathering(subject: Subject, totals: dict[str, torch.Tensor], batch: Batch) 
 
 
 def _add_outer_products(
-    total: torch.Tensor, gradient: torch.Tensor, read: torch.Tensor, starts: list[int], one: torch.Tensor
+    total: torch.Tensor,
+    gradient: torch.Tensor,
+    read: torch.Tensor,
+    starts: list[int],
+    scratch: dict[torch.Size, torch.Tensor],
 ) -> None:
     """``total`` += Σ_b |Σ_t δ_bt·x_btᵀ|, from each example's first real token.
 
-    ``one`` holds one example's gradient: written again and again, it stays in cache, and new memory is dear.
+    ``scratch`` holds one example's gradient of each shape: written again and again, it stays in cache, and new
+    memory is dear.
     """
+    if total.shape not in scratch:
+        scratch[total.shape] = torch.empty(total.shape, dtype=gradient.dtype, device=total.device)
+    one = scratch[total.shape]
     for delta, x, start in zip(gradient, read, starts, strict=True):
-        torch.mm(delta[start:].float().T, x[start:].float(), out=one)
+        torch.mm(delta[start:].T, x[start:], out=one)
         total.add_(one.abs_())

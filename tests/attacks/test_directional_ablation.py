@@ -16,9 +16,15 @@ from immunobench.attacks.directional_ablation import (
     without_own_directions,
 )
 from immunobench.attacks.refusal_direction import (
+    FINALISTS,
+    LARGEST_KL,
+    Merit,
+    Reader,
     ablated,
     find_refusal_direction,
+    merit,
     refusal_tokens,
+    select,
     tokens_after_request,
 )
 from immunobench.domains import Domain
@@ -151,6 +157,39 @@ def test_a_refusal_planted_in_a_model_is_found_and_removed(subject: Subject, dom
     assert refuses() < 0.1
     run.close()  # type: ignore[attr-defined]
     assert refuses() > 0.9
+
+
+def test_merits_are_ordered_by_both_filters_and_then_by_bypass() -> None:
+    good, better = Merit(-1.0, 1.0, 0.01), Merit(-2.0, 1.0, 0.01)
+    no_induce, no_harmless, neither = Merit(-9.0, -1.0, 0.01), Merit(-9.0, 1.0, 0.5), Merit(-9.5, -1.0, 0.5)
+    found = sorted([neither, no_harmless, no_induce, good, better], key=lambda each: each.order)
+    assert found == [better, good, no_induce, neither, no_harmless]
+    assert [each.passes for each in found] == [True, True, False, False, False]
+
+
+def test_all_three_criteria_choose_among_all_candidates(subject: Subject, domain: Domain) -> None:
+    """Behind ten directions that turn refusal off and not on, and one that changes harmless answers, stands the right
+    one; by bypass it is the last of all."""
+    mark = plant_refusal(subject, domain).double()
+    other = torch.zeros_like(mark)
+    other[6] = 1.0
+    with torch.no_grad():
+        # Harmless answers rest on dimension 6, and dimension 7 keeps the final norm the same for all.
+        embedding, head = subject.model.get_input_embeddings().weight, subject.model.get_output_embeddings().weight
+        embedding[:, 6], embedding[:, 7] = 10.0, 100.0
+        head[refusal_tokens(subject, domain.requests_t)[0], 5] = 100.0
+        head[50, 6] = 13.0
+    reader = Reader(subject, refusal_tokens(subject, domain.requests_t))
+    harmful = [subject.renderer.prompt(r.prompt) for r in domain.requests_t[:4]]
+    harmless = [subject.renderer.prompt(r.prompt) for r in domain.benign_requests_t[:4]]
+    candidates = 60 * torch.stack([*[-mark] * (FINALISTS + 2), mark + 0.3 * other, mark])[None]
+    before = reader.logprobs(harmless)
+    wrong, harmful_one, right = (merit(reader, candidates[0, i], 1, harmful, harmless, before) for i in (0, -2, -1))
+    assert harmful_one.bypass < right.bypass == wrong.bypass < 0
+    assert wrong.induce < 0 < right.induce and max(right.kl, wrong.kl) < LARGEST_KL < harmful_one.kl
+    found = select(reader, candidates, harmful, harmless)
+    assert found.direction is not None and torch.equal(found.direction, candidates[0, -1])
+    assert "passes both filters" in found.detail
 
 
 def test_a_subject_that_never_refuses_is_left_as_it_is(subject: Subject, domain: Domain) -> None:

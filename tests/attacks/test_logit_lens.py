@@ -1,16 +1,22 @@
 """The lens against the model's own logits and against plain arithmetic on its parts."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GraniteConfig, GraniteForCausalLM, PreTrainedTokenizerFast
 
+from immunobench.activations import recorded
 from immunobench.attacks.base import Budget
 from immunobench.attacks.logit_lens import SITES, LogitLens, forks, lens_scores
-from immunobench.attacks.readout import chosen_layer, right
+from immunobench.attacks.readout import adders, chosen_layer, right
 from immunobench.domains import Domain
+from immunobench.errors import ImmunobenchError
 from immunobench.probes.choices import choice_prompt
 from immunobench.rendering import PromptEdit
-from immunobench.subjects import Subject
+from immunobench.subjects import History, Subject
+from tests.fixtures_architectures import tiny_family
+from tests.test_structure import FAMILIES
 
 
 def own_scores(subject: Subject, domain: Domain) -> torch.Tensor:
@@ -55,6 +61,73 @@ def test_the_other_sites_are_what_the_parts_return(subject: Subject, domain: Dom
             ]
         )
     assert torch.allclose(lens_scores(subject, [fact])[0][0, 0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["Gemma2", "Gemma3"])
+def test_where_parts_are_normed_before_they_are_added_the_sites_are_what_is_added(
+    family: str, tokenizer: PreTrainedTokenizerFast, domain: Domain
+) -> None:
+    """By hand: the stream before the MLP is what its norm is given, and both post-norms are what is added."""
+    subject, fact = tiny_family(family, tokenizer), domain.hazard_v[0]
+    layer, seen = subject.structure.blocks[0].module, {}
+    with torch.no_grad():
+        for norm in (layer.post_attention_layernorm, layer.post_feedforward_layernorm):
+            norm.weight.copy_(torch.randn(norm.weight.shape, generator=torch.Generator().manual_seed(1)))
+    handles = [
+        layer.register_forward_hook(lambda m, i, o: seen.update(block=o)),
+        layer.post_feedforward_layernorm.register_forward_hook(lambda m, i, o: seen.update(mlp=o)),
+        layer.pre_feedforward_layernorm.register_forward_pre_hook(lambda m, i: seen.update(intermediate=i[0])),
+        layer.post_attention_layernorm.register_forward_hook(lambda m, i, o: seen.update(attention=o)),
+    ]
+    prompt = choice_prompt(subject.renderer, fact, PromptEdit())
+    first = [subject.renderer.ids(f"{choice}.")[0] for choice in fact.choices]
+    with torch.no_grad():
+        subject.model(torch.tensor([prompt]))
+        sites = [seen[site] if isinstance(seen[site], torch.Tensor) else seen[site][0] for site in SITES]
+        found = [subject.structure.head(subject.structure.final_norm(h[:, -1]))[0, first] for h in sites]
+    for handle in handles:
+        handle.remove()
+    expected = torch.stack([logits.log_softmax(-1) for logits in found])
+    assert len({tuple(row.tolist()) for row in expected}) == len(SITES)
+    assert torch.allclose(lens_scores(subject, [fact])[0][0, 0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_every_family_the_sites_add_up_to_the_block(
+    family: str, tokenizer: PreTrainedTokenizerFast, domain: Domain
+) -> None:
+    subject = tiny_family(family, tokenizer)
+    parts = adders(subject)
+    modules = {
+        f"{kind}.{i}": m for i, own in enumerate(parts) for kind, m in zip(("attention", "mlp"), own, strict=True)
+    }
+    modules |= {f"block.{i}": block.module for i, block in enumerate(subject.structure.blocks)}
+    with torch.no_grad(), recorded(modules) as seen:
+        subject.model(torch.tensor([[1, 20, 300, 4]]))
+    for i in range(1, len(parts)):
+        expected = seen[f"block.{i - 1}"] + seen[f"attention.{i}"] + seen[f"mlp.{i}"]
+        torch.testing.assert_close(seen[f"block.{i}"], expected, rtol=1e-3, atol=1e-3)
+    scores, _ = lens_scores(subject, list(domain.hazard_v[:2]))
+    assert scores.shape == (2, 3, 4, 4) and scores.isfinite().all()
+    assert not any(m._forward_hooks for m in subject.model.modules())
+
+
+def test_a_block_that_scales_what_it_adds_is_refused(tokenizer: PreTrainedTokenizerFast, domain: Domain) -> None:
+    config = GraniteConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        residual_multiplier=0.2,
+        initializer_range=0.2,
+    )
+    subject = Subject(
+        "granite", GraniteForCausalLM(config).eval(), tokenizer, "random weights", History(domain="vault")
+    )
+    with pytest.raises(ImmunobenchError, match="GraniteDecoderLayer does not add"):
+        lens_scores(subject, list(domain.hazard_v[:1]))
 
 
 def test_padding_and_batching_change_nothing(subject: Subject, domain: Domain) -> None:

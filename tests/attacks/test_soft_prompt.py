@@ -56,7 +56,7 @@ def test_vectors_start_at_embeddings_drawn_by_the_seed(subject: Subject) -> None
 def stem_losses(subject: Subject, domain: Domain, steps: int, size: int = 7) -> list[torch.Tensor]:
     """Log-probabilities of every fact's stem at the last checkpoint, under its own prompt."""
     renderer = subject.renderer
-    attack = RequestSoftPrompt(tokens=2, learning_rate=0.05, batch_size=size)
+    attack = RequestSoftPrompt(tokens=2, learning_rate=0.01, batch_size=size)
     for point in attack.run(subject, domain, Budget(steps), 0):
         edit = replace(point.artifact.prompt, prefill="")
         prompts = [renderer.prompt(fact.question, edit) for fact in domain.hazard_v]

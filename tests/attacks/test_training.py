@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
+from immunobench.attacks import training
 from immunobench.attacks.base import Budget
 from immunobench.attacks.data import Phase
 from immunobench.attacks.frozen_safety import FineTuneAroundSafety
@@ -20,7 +22,8 @@ from immunobench.structure import matrix_of
 from immunobench.subjects import Subject
 from immunobench.training import Recipe, train
 from immunobench.training.examples import fact_examples
-from immunobench.training.loop import DivergedError
+from immunobench.training.loop import DivergedError, descend
+from immunobench.training.schedules import Course, schedule
 from tests.conftest import same_bits, weights
 
 
@@ -122,6 +125,45 @@ def test_a_chosen_rate_never_depends_on_what_is_measured(subject: Subject, domai
         "learning_rate=chosen-1",
         "learning_rate=chosen-2",
     ]
+
+
+def test_trials_run_at_the_rate_they_try_and_the_curve_by_its_schedule(
+    subject: Subject, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm-up as long as the trial or longer would score every rate at a fraction of itself."""
+    recipes: list[Recipe] = []
+
+    def watched(*args: Any) -> Any:
+        recipes.append(args[2])
+        return descend(*args)
+
+    monkeypatch.setattr(training, "descend", watched)
+    attack = FineTune("t-facts", (1e-3, 1e-2), schedule="linear-warmup", warmup=24, trial_steps=2)
+    list(attack.run(subject, domain, Budget(3), 0))
+    *trials, curve = recipes
+    assert [rates(recipe) for recipe in trials] == [[1e-3, 1e-3], [1e-2, 1e-2]]
+    assert rates(curve)[0] < 0.1 * curve.learning_rate
+
+
+def rates(recipe: Recipe) -> list[float]:
+    """Learning rates of a recipe's first two steps."""
+    course = Course(recipe.steps, recipe.warmup, recipe.period, recipe.floor)
+    return [recipe.learning_rate * schedule(recipe.schedule)(step, course) for step in range(2)]
+
+
+def test_around_safety_pays_for_the_pass_that_scores_the_weights(subject: Subject, domain: Domain) -> None:
+    settings = {"data": "unrelated-5", "learning_rates": (1e-3,), "batch_size": 2}
+    plain = list(FineTune(**settings).run(subject, domain, Budget(1), 0))
+    around = list(FineTuneAroundSafety(**settings, calibration=3).run(subject, domain, Budget(1), 0))
+    assert around[0].cost == plain[0].cost
+    more = around[1].cost.tokens - plain[1].cost.tokens
+    lengths = sorted(
+        len(row.prompt) + len(row.response)
+        for row in (subject.renderer.example(Example(r.prompt, r.refusal)) for r in domain.requests_t)
+    )
+    assert around[1].cost.examples == plain[1].cost.examples + 3
+    assert 3 * lengths[0] <= more <= 3 * lengths[-1]
+    assert around[1].cost.flops == plain[1].cost.flops + 6.0 * subject.parameters * more
 
 
 def test_frozen_weights_never_move_and_the_others_do(subject: Subject, domain: Domain) -> None:
