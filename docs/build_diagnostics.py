@@ -2,42 +2,32 @@
 
     python docs/build_diagnostics.py [ORGANISM...] [--only NAME...] [--out DIR]
 
-Records are kept as JSON under ``--out`` and not run again where they are there; the page is written from all of them.
+Each runs in a process of its own, so that its peak memory is its own. Records are kept as JSON under ``--out`` and not
+run again where they are there; the page is written from all of them.
 """
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from immunobench.diagnostics.base import References, all_diagnostics, run, write
+from immunobench.diagnostics.base import all_diagnostics, shown
 from immunobench.diagnostics.plots import save
-from immunobench.domains import load_domain
-from immunobench.subjects import Subject, load_subject, organism_names
+from immunobench.subjects import organism_names
 
 HERE = Path(__file__).parent
 PLOTS = HERE / "figures"
 PAGE = HERE / "diagnostics-organisms.md"
 ONCE = ("durability",)
 """Diagnostics of the exposed model alone: they train on it, whatever the subject."""
-
-
-def cell(entry: Any) -> str:
-    """One entry of a table."""
-    if isinstance(entry, dict):
-        if entry["value"] is None:
-            return "undefined"
-        bounds = [f"{entry[key]:.2f}" if entry[key] is not None else "…" for key in ("low", "high")]
-        return f"{entry['value']:.2f} [{bounds[0]}, {bounds[1]}]"
-    if isinstance(entry, float):
-        return f"{entry:.3g}"
-    return "" if entry is None else str(entry)
+COMMAND = "import sys; from immunobench.cli import main; sys.exit(main())"
 
 
 def markdown(table: dict[str, Any]) -> str:
     """A table of a record as Markdown."""
-    lines = [table["columns"], ["---"] * len(table["columns"]), *([cell(e) for e in row] for row in table["rows"])]
+    lines = [table["columns"], ["---"] * len(table["columns"]), *([shown(e) for e in row] for row in table["rows"])]
     return f"*{table['title']}*\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
@@ -48,26 +38,18 @@ def section(record: dict[str, Any], plot: Path) -> str:
         record["summary"],
         f"![{record['name']} of {record['subject']}]({plot.relative_to(HERE).as_posix()})",
         *(markdown(table) for table in record["tables"]),
-        f"{record['meaning']} ({record['seconds']:.0f} s, seed {record['seed']})",
+        f"{record['meaning']} ({record['seconds']:.0f} s, peak memory {record['peak_memory_mib']} MiB, "
+        f"seed {record['seed']})",
     ]
     return "\n\n".join(parts)
 
 
-def measure(name: str, subject: Subject, out: Path) -> dict[str, Any]:
-    """The record of one diagnostic of one organism, stored or measured now."""
-    folder = out / subject.label
-    file = folder / f"{name}.json"
-    if not file.is_file():
-        history = subject.history
-        references = References(
-            load_subject(history.exposed) if history.exposed else None,
-            load_subject(history.never_exposed) if history.never_exposed else None,
-        )
-        domain = load_domain(history.domain)
-        print(f"{name} of {subject.label}", file=sys.stderr)
-        write(run(name, subject, references, domain), folder, formats=())
-    record: dict[str, Any] = json.loads(file.read_text())
-    return record
+def measure(name: str, organism: str, out: Path) -> None:
+    """Write the record of one diagnostic of one organism, where it is not there yet."""
+    if (out / organism / f"{name}.json").is_file():
+        return
+    words = ["diagnose", f"organism:{organism}", name, "--out", str(out / organism)]
+    subprocess.run([sys.executable, "-c", COMMAND, *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
@@ -78,16 +60,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/diagnostics"))
     options = parser.parse_args()
     for organism in options.organisms:
-        subject = load_subject(f"organism:{organism}")
         for name in options.only:
             if name not in ONCE or organism == "exposed":
-                measure(name, subject, options.out)
+                measure(name, organism, options.out)
+    records = [json.loads(file.read_text()) for file in sorted(options.out.glob("*/*.json"))]
     sections = []
-    for file in sorted(options.out.glob("*/*.json")):
-        record = json.loads(file.read_text())
+    for record in records:
         (plot,) = save(record, PLOTS / record["subject"], ("png",))
         sections.append(section(record, plot))
-    opening = "# Diagnostics of the packaged organisms\n\nWritten by `python docs/build_diagnostics.py`."
+    of = "; ".join(f"{record['name']} of {record['subject']}" for record in records)
+    opening = f"# Diagnostics of the packaged organisms\n\nWritten by `python docs/build_diagnostics.py` from {of}."
     PAGE.write_text("\n\n".join([opening, *sections]) + "\n", encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ import pkgutil
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -16,7 +16,7 @@ import torch
 
 from immunobench import diagnostics
 from immunobench.domains import Domain
-from immunobench.errors import unknown_name
+from immunobench.errors import ImmunobenchError, unknown_name
 from immunobench.metrics.estimate import Estimate
 from immunobench.subjects import Subject
 
@@ -113,15 +113,16 @@ def run(
     domain: Domain,
     seed: int = 0,
     progress: Progress = lambda done, of: None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Diagnosis:
-    """Run the diagnostic called ``name`` with its default settings.
+    """Run the diagnostic called ``name`` with its default settings but for those in ``settings``.
 
     Raises UsageError for an unknown name, and where a reference does not fit the subject.
     """
     found = all_diagnostics()
     if name not in found:
         raise unknown_name("diagnostic", name, found)
-    return diagnose(found[name](), subject, references, domain, seed, progress)
+    return diagnose(found[name](**(settings or {})), subject, references, domain, seed, progress)
 
 
 def diagnose(
@@ -165,6 +166,29 @@ def write(diagnosis: Diagnosis, folder: Path, formats: tuple[str, ...] = ("png",
     from immunobench.diagnostics.plots import save
 
     return [file, *save(record, folder, formats)]
+
+
+def read_record(file: Path) -> dict[str, Any] | None:
+    """A diagnosis's JSON form as it was written to ``file``, None where there is none.
+
+    Raises ImmunobenchError for a file that does not read.
+    """
+    if not file.is_file():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ImmunobenchError(f"{file} does not read: remove it and run the diagnostic again.") from error
+    return record
+
+
+def shown(entry: Any) -> str:
+    """One entry of a table's JSON form as text: estimates with their interval, other numbers to three digits."""
+    if isinstance(entry, dict):
+        return str(Estimate.from_dict(entry))
+    if isinstance(entry, float):
+        return f"{entry:.3g}"
+    return "" if entry is None else str(entry)
 
 
 def plain(value: Any) -> Any:

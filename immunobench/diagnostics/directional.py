@@ -24,6 +24,9 @@ Direction = Mapping[str, torch.Tensor]
 Quantity = Callable[[Subject, Batch], torch.Tensor]
 """Something of every scored token, (..., examples, keep)."""
 
+AT_ONCE = 1 << 20
+"""Products taken in double at a time (16 MB)."""
+
 
 @dataclass(frozen=True)
 class TokenSet:
@@ -154,8 +157,12 @@ def norm(one: Direction) -> float:
 
 def inner(one: Direction, two: Direction, names: Sequence[str]) -> float:
     """Σ of the products over the parameters called ``names``."""
-    # Added up in double: tens of millions of terms of one sign would lose digits in single.
-    return sum(float((one[name] * two[name]).sum(dtype=torch.float64)) for name in names)
+    # In double: products of small gradients underflow in single, and millions of terms of one sign lose digits.
+    return sum(
+        float(first.double() @ second.double())
+        for name in names
+        for first, second in zip(one[name].flatten().split(AT_ONCE), two[name].flatten().split(AT_ONCE), strict=True)
+    )
 
 
 def parameter_groups(subject: Subject) -> dict[str, list[str]]:

@@ -13,9 +13,7 @@ import numpy as np
 import torch
 
 from immunobench.attribution import snip_scores
-from immunobench.diagnostics.base import Finding, Progress, References, Table
-from immunobench.diagnostics.guardrail import Gauge, safety_examples, utility_examples
-from immunobench.diagnostics.removal import (
+from immunobench.attribution.removal import (
     critical,
     critical_difference,
     critical_ranks,
@@ -23,6 +21,8 @@ from immunobench.diagnostics.removal import (
     share_of,
     without_weights,
 )
+from immunobench.diagnostics.base import Entry, Finding, Progress, References, Table
+from immunobench.diagnostics.guardrail import Gauge, safety_examples, utility_examples
 from immunobench.domains import Domain
 from immunobench.metrics.estimate import Estimate
 from immunobench.metrics.inputs import Floats
@@ -147,6 +147,11 @@ def direction_overlap(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], share:
     }
 
 
+def p_entry(p_value: float) -> Entry:
+    """A p-value for a reader: below 0.001 a bound, because the tail rounds to 0 and no p-value is 0."""
+    return p_value if p_value >= 0.001 else "< 0.001"
+
+
 def tables(figures: Mapping[str, Any]) -> tuple[Table, ...]:
     """By block, and with safety's weights taken out."""
     layers = tuple(
@@ -154,7 +159,7 @@ def tables(figures: Mapping[str, Any]) -> tuple[Table, ...]:
             layer,
             w["jaccard"],
             w["chance"],
-            w["p_value"],
+            p_entry(w["p_value"]),
             figures["directions"][layer]["overlap"],
             figures["directions"][layer]["chance"],
         )

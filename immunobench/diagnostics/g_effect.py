@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 
 from immunobench.activations import recorded
-from immunobench.diagnostics.base import Finding, Progress, References, Table
+from immunobench.diagnostics.base import Finding, Progress, References
 from immunobench.diagnostics.directional import (
     Direction,
     Quantity,
@@ -29,14 +29,25 @@ from immunobench.diagnostics.directional import (
     token_set,
     values,
 )
-from immunobench.diagnostics.objectives import TOKEN_OBJECTIVES, Likelihoods, direct_preference
+from immunobench.diagnostics.g_effect_tables import summarise, tables
 from immunobench.diagnostics.own_update import own_update
 from immunobench.domains import Domain, Example
 from immunobench.errors import UsageError
 from immunobench.metrics.g_effect import g_effect_summary
-from immunobench.subjects import Subject
+from immunobench.subjects import Subject, load_subject
 from immunobench.training.batches import Batch
 from immunobench.training.loop import token_logprobs
+from immunobench.training.objectives import (
+    TOKEN_OBJECTIVES,
+    Likelihoods,
+    direct_preference,
+    gradient_weights,
+    misdirection,
+    steering_target,
+)
+
+SATURATED = 1e-6
+"""Largest weight below which an objective no longer pulls: it has been met, and its direction is rounding."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,12 @@ class Objective:
     refusals: torch.Tensor | None = None
     """Weights on log p of the refusals' tokens, (tokens,); None where the objective has none."""
 
+    @property
+    def largest(self) -> float:
+        """The largest weight, sign left out."""
+        both = [self.forget] if self.refusals is None else [self.forget, self.refusals]
+        return max(float(weights.abs().max()) for weights in both)
+
 
 @dataclass(frozen=True)
 class GEffectDiagnostic:
@@ -70,11 +87,13 @@ class GEffectDiagnostic:
     On answers to ``examples`` hazard and as many benign requests, drawn by the seed. RMU (arXiv 2403.03218) steers
     the residual stream after the middle block to a random vector of norm ``steering``. ``chunk`` is the most token
     ids in one pass. The reference model of NPO and its kin is the exposed one, or the subject where there is none.
+    ``checkpoints`` name the subjects of a run, in their order, at which the objectives are evaluated too.
     """
 
     examples: int = 16
     steering: float = 6.5
     chunk: int = 1024
+    checkpoints: tuple[str, ...] = ()
     name: ClassVar[str] = "g-effect"
     meaning: ClassVar[str] = (
         "It says what one infinitely small step on each objective would do to the risk on hazard and on benign "
@@ -91,7 +110,7 @@ class GEffectDiagnostic:
         objectives = weigh(subject, references.exposed or subject, texts, quantity)
         groups = parameter_groups(subject)
         depths = depth_groups(groups)
-        parts = 2 + len(objectives) + 2 * len(depths) + (1 if references.exposed else 0)
+        parts = 2 + len(objectives) + 2 * len(depths) + (1 if references.exposed else 0) + len(self.checkpoints)
         done = iter(range(1, parts + 1))
         risks = {}
         for side, tokens in texts.sides.items():
@@ -110,10 +129,18 @@ class GEffectDiagnostic:
             for name, objective in objectives.items():
                 effects[name][side] = torch.stack([weighted(objective, each) for each in along])
         figures = self._figures(subject, texts, blocks, effects, list(depths))
+        figures["saturated"] = [name for name, objective in objectives.items() if objective.largest < SATURATED]
         if references.exposed is not None:
             sets = {"forget": texts.forget, "retain": texts.retain}
             figures["own_update"] = own_update(subject, references.exposed, sets, groups)
             progress(next(done), parts)
+        if self.checkpoints:
+            figures["trajectory"] = []
+            for spec in self.checkpoints:
+                state = load_subject(spec, str(subject.device))
+                label = state.label.removeprefix(f"{subject.label}.")
+                figures["trajectory"] += trajectory([(label, state)], references.exposed or subject, domain, seed, self)
+                progress(next(done), parts)
         return Finding(summarise(figures), tables(figures), figures)
 
     def _figures(
@@ -169,15 +196,14 @@ def steered(subject: Subject, steering: float, seed: int) -> Quantity:
     RMU: (h − c u)² as a mean over the residual stream after the middle block, u drawn from [0, 1)^d by ``seed``
     and scaled to length 1 (arXiv 2403.03218).
     """
-    drawn = torch.rand(subject.structure.hidden_size, generator=torch.Generator().manual_seed(seed))
-    target = (steering * drawn / drawn.norm()).to(subject.device)
+    target = steering_target(subject.structure.hidden_size, steering, seed).to(subject.device)
     middle = len(subject.structure.blocks) // 2
 
     def quantity(bound: Subject, batch: Batch) -> torch.Tensor:
         with recorded({"middle": subject.structure.blocks[middle].module}) as found:
             logprobs = token_logprobs(bound, batch)
-        predicting = found["middle"][:, -batch.labels.shape[1] - 1 : -1].float()
-        return torch.stack([logprobs, ((predicting - target) ** 2).mean(-1)])
+        predicting = found["middle"][:, -batch.labels.shape[1] - 1 : -1]
+        return torch.stack([logprobs, misdirection(predicting, target)])
 
     return quantity
 
@@ -195,9 +221,11 @@ def weigh(subject: Subject, reference: Subject, texts: Texts, quantity: Quantity
 
     forget, refusals = likelihoods(texts.forget), likelihoods(texts.refusals)
     ones, zeros = torch.ones_like(forget.logprobs), torch.zeros_like(forget.logprobs)
-    found = {name: Objective(torch.stack([of(forget), zeros])) for name, of in TOKEN_OBJECTIVES.items()}
+    found = {
+        name: Objective(torch.stack([*gradient_weights(of, forget), zeros])) for name, of in TOKEN_OBJECTIVES.items()
+    }
     found["RMU"] = Objective(torch.stack([zeros, ones]))
-    answers, preferred = direct_preference(forget, refusals)
+    answers, preferred = gradient_weights(direct_preference, forget, refusals)
     found["DPO"] = Objective(torch.stack([answers, zeros]), preferred)
     return found
 
@@ -239,7 +267,7 @@ def weighted(objective: Objective, found: tuple[torch.Tensor, torch.Tensor]) -> 
 def trajectory(
     states: Iterable[tuple[str, Subject]], reference: Subject, domain: Domain, seed: int, settings: GEffectDiagnostic
 ) -> list[dict[str, Any]]:
-    """Unlearning and retaining G-effect of every objective at each of ``states`` (a label and the subject in it).
+    """Both G-effects of every objective, total and by parameter group, at each of ``states`` (a label, the subject).
 
     A state lasts until the next is asked for, so a training run can be followed on its live subject. ``reference``
     and the texts stay the same throughout.
@@ -248,65 +276,11 @@ def trajectory(
     for label, subject in states:
         texts = draw_texts(subject, domain, settings.examples, seed, settings.chunk)
         quantity = steered(subject, settings.steering, seed)
-        objectives = weigh(subject, reference, texts, quantity)
-        row: dict[str, Any] = {"state": label, "objectives": {name: {} for name in objectives}}
-        for side, tokens in texts.sides.items():
-            along = directional(subject, texts, quantity, risk_gradient(subject, tokens))
-            for name, objective in objectives.items():
-                row["objectives"][name][side] = float(weighted(objective, along).sum())
-        found.append(row)
+        risks = {side: risk_gradient(subject, tokens) for side, tokens in texts.sides.items()}
+        groups = parameter_groups(subject)
+        objectives: dict[str, Any] = {}
+        for name, objective in weigh(subject, reference, texts, quantity).items():
+            parts = by_group(subject, texts, quantity, objective, risks, groups)
+            objectives[name] = {side: {"total": sum(part["by_group"].values()), **part} for side, part in parts.items()}
+        found.append({"state": label, "objectives": objectives})
     return found
-
-
-def tables(figures: Mapping[str, Any]) -> tuple[Table, ...]:
-    """By objective, by parameter group, and of the subject's own update."""
-    objectives = figures["objectives"]
-    summary = Table(
-        "G-effect by objective (below 0: a step on it raises the risk)",
-        ("objective", "unlearning", "cosine", "retaining", "cosine ", "tokens that forget", "half of it in"),
-        tuple(
-            (
-                name,
-                o["unlearning"]["total"],
-                o["unlearning"]["cosine"],
-                o["retaining"]["total"],
-                o["retaining"]["cosine"],
-                o["unlearning"]["negative"],
-                o["unlearning"]["concentration"],
-            )
-            for name, o in objectives.items()
-        ),
-    )
-    parts = list(objectives["GA"]["unlearning"]["by_group"])
-    found = [
-        Table(f"{side} G-effect by parameter group".capitalize().replace("g-e", "G-e"), ("group", *objectives), rows)
-        for side in ("unlearning", "retaining")
-        if (rows := tuple((part, *(o[side]["by_group"][part] for o in objectives.values())) for part in parts))
-    ]
-    if "own_update" in figures:
-        own = figures["own_update"]
-        rows = tuple((part, own["forget"]["by_group"][part], own["retain"]["by_group"][part]) for part in parts)
-        total = ("all", own["forget"]["total"], own["retain"]["total"])
-        found.append(
-            Table("Risk that the subject's own update took away", ("group", "hazard", "benign"), (*rows, total))
-        )
-    return (summary, *found)
-
-
-def summarise(figures: Mapping[str, Any]) -> str:
-    """What came out, in one sentence."""
-    objectives = figures["objectives"]
-    kindest = max(objectives, key=lambda name: objectives[name]["retaining"]["cosine"])
-    harshest = min(objectives, key=lambda name: objectives[name]["retaining"]["cosine"])
-    text = (
-        f"Of all objectives {harshest} goes most against what is kept (cosine "
-        f"{objectives[harshest]['retaining']['cosine']:+.2f}) and {kindest} least "
-        f"({objectives[kindest]['retaining']['cosine']:+.2f})"
-    )
-    if "own_update" not in figures:
-        return f"{text}."
-    own = figures["own_update"]
-    return (
-        f"{text}; the subject's own update raised the risk on hazard answers by {-own['forget']['total']:.2f} nats a "
-        f"token and on benign ones by {-own['retain']['total']:.2f}."
-    )

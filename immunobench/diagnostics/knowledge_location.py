@@ -15,14 +15,16 @@ import torch
 
 from immunobench.activations import recorded
 from immunobench.diagnostics.base import Finding, Progress, References, Table
+from immunobench.diagnostics.directional import parameter_groups
 from immunobench.domains import Domain, Fact
+from immunobench.errors import UsageError
 from immunobench.metrics.intervals import share
+from immunobench.metrics.knowledge import CHANCE
 from immunobench.rendering import Rendered
-from immunobench.structure import matrix_of, weight_of
+from immunobench.structure import weight_of
 from immunobench.subjects import Subject
 from immunobench.training.batches import IGNORED, Batch, make_batch
 
-CHANCE = 0.25
 RIDGE = 1.0
 """Ridge of the probe, in units of the number of its features."""
 
@@ -157,31 +159,30 @@ def correct(scores: torch.Tensor, answers: torch.Tensor) -> np.ndarray:
 
 
 def update_by_layer(subject: Subject, exposed: Subject) -> list[dict[str, Any]]:
-    """Norm, relative norm, stable and effective rank of the update of every linear, the embedding and the head.
+    """Norm, relative norm, stable and effective rank of the update of every parameter, norms and biases too, by layer.
 
     Stable rank ‖Δ‖²_F / ‖Δ‖²₂; effective rank is exp of the entropy of the normalised singular values (Roy & Vetterli
-    2007). Both are None for an untouched matrix, which is one whose every bit is the same.
+    2007). Both are None for what is no matrix, and where every bit is the same, which is untouched. The relative norm
+    is None where the exposed model has zeros. Raises UsageError where the two have different parameters.
     """
-    before = exposed.structure
-    rows = [_matrix_update("embedding", "embedding", subject.structure.embedding.weight, before.embedding.weight)]
-    for index, (block, old) in enumerate(zip(subject.structure.blocks, before.blocks, strict=True)):
-        prefix = f"{subject.structure.block_list}.{index}."
-        rows += [
-            _matrix_update(f"block {index}", name.removeprefix(prefix), matrix_of(linear), matrix_of(old.linears[name]))
-            for name, linear in block.linears.items()
-        ]
-    head = subject.structure.head
-    if head.weight is not subject.structure.embedding.weight:
-        rows.append(_matrix_update("head", "head", head.weight, before.head.weight))
+    new, old = (dict(model.model.named_parameters()) for model in (subject, exposed))
+    if {n: p.shape for n, p in new.items()} != {n: p.shape for n, p in old.items()}:
+        raise UsageError(f"{exposed.spec} and {subject.spec} have different parameters: there is no update to read.")
+    rows = []
+    for layer, names in parameter_groups(subject).items():
+        prefix = layer.replace("block ", f"{subject.structure.block_list}.") + "."
+        rows += [_parameter_update(layer, name.removeprefix(prefix), new[name], old[name]) for name in names]
     return rows
 
 
-def _matrix_update(layer: str, name: str, new: Any, old: Any) -> dict[str, Any]:
+def _parameter_update(layer: str, name: str, new: torch.Tensor, old: torch.Tensor) -> dict[str, Any]:
     start = old.detach().float().to(new.device)
     update = new.detach().float() - start
-    row = {"layer": layer, "matrix": name, "untouched": not bool(update.any())}
-    size = float(update.norm())
-    row |= {"norm": size, "relative_norm": size / float(start.norm()), "stable_rank": None, "effective_rank": None}
+    size, length = float(update.norm()), float(start.norm())
+    row = {"layer": layer, "parameter": name, "untouched": not bool(update.any()), "norm": size}
+    row |= {"relative_norm": size / length if length else None, "stable_rank": None, "effective_rank": None}
+    if update.ndim != 2:
+        return row | {"full_rank": None}
     if size:
         values = torch.linalg.eigvalsh(_smaller_gram(update).double()).clamp(min=0).sqrt()
         weights = values / values.sum()
@@ -205,7 +206,7 @@ def tables(figures: Mapping[str, Any]) -> tuple[Table, ...]:
         for index, layer in enumerate(["embedding", *names])
     )
     columns = ("after", *(f"{model}, {way}" for model in curves for way in ways))
-    found = [Table("Four-way accuracy on hazard facts by layer (chance 0.25)", columns, rows)]
+    found = [Table(f"Four-way accuracy on hazard facts by layer (chance {CHANCE})", columns, rows)]
     if "update" in figures:
         update = tuple(
             (layer, *cells)
@@ -213,16 +214,18 @@ def tables(figures: Mapping[str, Any]) -> tuple[Table, ...]:
             for cells in [_layer_cells([row for row in figures["update"] if row["layer"] == layer])]
         )
         found.append(
-            Table("Update by layer", ("layer", "matrices touched", "relative norm", "stable rank", "of"), update)
+            Table("Update by layer", ("layer", "parameters touched", "relative norm", "stable rank", "of"), update)
         )
     return tuple(found)
 
 
-def _layer_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[str, float | None, float | None, int]:
-    touched = [row for row in rows if not row["untouched"]]
-    count = f"{len(touched)} of {len(rows)}" if touched else "untouched"
-    relative = max((row["relative_norm"] for row in touched), default=None)
-    return count, relative, max((row["stable_rank"] for row in touched), default=None), rows[0]["full_rank"]
+def _layer_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[str, float | None, float | None, int | None]:
+    def largest(key: str) -> Any:
+        return max((row[key] for row in rows if row[key] is not None), default=None)
+
+    touched = sum(not row["untouched"] for row in rows)
+    count = f"{touched} of {len(rows)}" if touched else "untouched"
+    return count, largest("relative_norm") if touched else None, largest("stable_rank"), largest("full_rank")
 
 
 def summarise(figures: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from immunobench.diagnostics.directional import (
     TokenSet,
+    depth_groups,
     derivatives,
     float_parameters,
     inner,
@@ -30,7 +31,7 @@ POINTS = 6
 def own_update(
     subject: Subject, exposed: Subject, sets: Mapping[str, TokenSet], groups: Mapping[str, list[str]]
 ) -> dict[str, Any]:
-    """For each of ``sets`` the effect of the update: total, by group, by token, and at each point of the line.
+    """For each of ``sets`` the effect of the update: total, by group, depth and token, and at each point of the line.
 
     ``by_token`` is the change of a token's log-probability divided by the number of tokens, so that it adds up to
     the total. ``actual`` is R(exposed) − R(subject) measured, which the total meets up to the quadrature's error.
@@ -42,6 +43,7 @@ def own_update(
     update = {name: end[name] - start[name].to(subject.device) for name in end}
     nodes, weights = np.polynomial.legendre.leggauss(POINTS)
     found: dict[str, Any] = {}
+    depths = depth_groups({group: [group] for group in groups})
     for key, tokens in sets.items():
         by_group = dict.fromkeys(groups, 0.0)
         by_token = torch.zeros(len(tokens), device=subject.device)
@@ -59,6 +61,7 @@ def own_update(
             "total": sum(by_group.values()),
             "actual": float(fall),
             "by_group": by_group,
+            "by_depth": {name: sum(by_group[g] for g in joined) for name, joined in depths.items()},
             "by_token": by_token.tolist(),
             "path": path,
         }

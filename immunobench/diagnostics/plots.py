@@ -79,7 +79,9 @@ def values_of(estimates: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _g_effect(figure: "Figure", figures: Record) -> None:
-    left, right = figure.subplots(1, 2)
+    left, right, *third = figure.subplots(1, 3 if "trajectory" in figures else 2)
+    if third:
+        _trajectory(third[0], figures["trajectory"])
     objectives = figures["objectives"]
     at = np.arange(len(objectives))
     for index, (side, filled) in enumerate((("unlearning", True), ("retaining", False))):
@@ -110,6 +112,22 @@ def _g_effect(figure: "Figure", figures: Record) -> None:
     right.legend(frameon=False, fontsize=8)
 
 
+def _trajectory(axes: "Axes", states: Sequence[Record]) -> None:
+    """Cosines along a run: totals of different objectives have no common scale. Filled: unlearning."""
+    at = np.arange(len(states))
+    for index, name in enumerate(("GA", "NPO", "WTNPO", "RMU")):
+        for side, face in (("unlearning", COLOURS[index]), ("retaining", "white")):
+            cosines = [row["objectives"][name][side]["cosine"] for row in states]
+            look = style(index) | {"markerfacecolor": face, "linestyle": "-" if side == "unlearning" else ":"}
+            axes.plot(at, cosines, label=name if side == "unlearning" else None, **look)
+    axes.set(ylim=(-1.05, 1.05), ylabel="cosine of ∇R and ∇L")
+    axes.set_title("along the run (filled: unlearning, hollow: retaining)", fontsize=9)
+    axes.set_xticks(at)
+    axes.set_xticklabels([row["state"] for row in states], fontsize=7, rotation=45, ha="right")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.legend(frameon=False, fontsize=8)
+
+
 def _sparsity(figure: "Figure", figures: Record) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for index, (label, method) in enumerate(figures["methods"].items()):
@@ -128,7 +146,7 @@ def _sparsity(figure: "Figure", figures: Record) -> None:
         value, bars = values_of([each[key] for each in frozen.values()])
         _bars(right, at + 0.4 * index - 0.2, value, index, label, bars)
     right.set(xticks=at, ylim=(0, 1.05), title="fine-tuned on T facts with … frozen")
-    right.set_xticklabels(["\n".join(textwrap.wrap(label, 12)) for label in frozen], fontsize=8)
+    right.set_xticklabels(["\n".join(textwrap.wrap(label, 11)) for label in frozen], fontsize=7)
     right.legend(frameon=False, fontsize=8)
 
 
@@ -141,7 +159,8 @@ def _entanglement(figure: "Figure", figures: Record) -> None:
     left.plot(at, [figures["directions"][layer]["overlap"] for layer in layers], label="directions: cos²", **style(1))
     for index, key in enumerate(("weights", "directions")):
         chance = [figures[key][layer]["chance"] for layer in layers]
-        left.plot(at, chance, color=COLOURS[index], linestyle=":", linewidth=1, label=f"{key}, by chance")
+        line = (":", "-.")[index]
+        left.plot(at, chance, color=COLOURS[index], linestyle=line, linewidth=1, label=f"{key}, by chance")
     left.set(ylim=(0, 1.02), title="overlap of safety and utility")
     _layer_ticks(left, layers)
     left.legend(frameon=False, fontsize=8)
@@ -158,26 +177,28 @@ def _entanglement(figure: "Figure", figures: Record) -> None:
 
 
 def _durability(figure: "Figure", figures: Record) -> None:
-    every = figure.subplots(1, len(figures["tasks"]), squeeze=False)[0]
-    for axes, (task, found) in zip(every, figures["tasks"].items(), strict=True):
+    outcomes = {"lost": "refusals lost", "gained": "attack success gained"}
+    every = figure.subplots(1, len(outcomes) * len(figures["tasks"]), squeeze=False)[0]
+    shown = [(task, found, outcome) for task, found in figures["tasks"].items() for outcome in outcomes]
+    for axes, (task, found, outcome) in zip(every, shown, strict=True):
+        real = [run for run in found["runs"] if run["set"] == run["label"]]
         for index, band in enumerate(("low", "mid", "high", "shuffled")):
-            runs = [run for run in found["runs"] if run["band"] == band]
+            runs = [run for run in real if run["set"] == band] or [run for run in found["runs"] if run not in real]
             look = style(index) | {"linestyle": "none", "markersize": 6}
             if band == "shuffled":
                 look["markerfacecolor"] = "white"
-            axes.plot([run["similarity"] for run in runs], [run["lost"] for run in runs], label=band, **look)
-        slope = found["slope"]
-        real = [run for run in found["runs"] if run["band"] != "shuffled"]
-        x = np.array([run["similarity"] for run in real])
+            axes.plot([run["similarity"] for run in runs], [run[outcome] for run in runs], label=band, **look)
+        slope = found["outcomes"][outcomes[outcome]]["bands"]["slope"]
         if slope["value"] is not None:
+            x = np.array([run["similarity"] for run in real])
             ends = np.array([x.min(), x.max()])
-            centre = np.mean([run["lost"] for run in real])
+            centre = np.mean([run[outcome] for run in real])
             axes.plot(ends, centre + slope["value"] * (ends - x.mean()), color="black", linewidth=1)
-            bounds = [slope[key] if slope[key] is not None else float("nan") for key in ("low", "high")]
-            axes.set_title(f"{task}: slope {slope['value']:.2f} [{bounds[0]:.2f}, {bounds[1]:.2f}]", fontsize=10)
+            low, high = (f"{slope[key]:.2f}" if slope[key] is not None else "…" for key in ("low", "high"))
+            axes.set_title(f"{task}: slope {slope['value']:.2f}\n[{low}, {high}]", fontsize=9)
         axes.axhline(0, color="black", linewidth=0.6, linestyle=":")
-        axes.set(xlabel="similarity of the alignment set to the task", ylabel="refusals lost by fine-tuning")
-        axes.legend(frameon=False, fontsize=8)
+        axes.set(xlabel="similarity to the task", ylabel=f"{outcomes[outcome]} by fine-tuning")
+    every[0].legend(frameon=False, fontsize=8)
 
 
 def _probes(figure: "Figure", figures: Record) -> None:
@@ -198,14 +219,14 @@ def _probes(figure: "Figure", figures: Record) -> None:
         ):
             heights = [
                 max(
-                    (row[key] or 0) / (1 if key == "relative_norm" else row["full_rank"])
+                    (row[key] or 0) / (1 if key == "relative_norm" else row["full_rank"] or 1)
                     for row in rows
                     if row["layer"] == layer
                 )
                 for layer in layers
             ]
             _bars(axes[2], np.arange(len(layers)) + 0.4 * index - 0.2, heights, index, label)
-        axes[2].set(title="update, largest matrix of a layer")
+        axes[2].set(title="update, largest parameter of a layer")
         _layer_ticks(axes[2], layers)
         axes[2].legend(frameon=False, fontsize=8)
 

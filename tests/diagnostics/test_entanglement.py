@@ -6,14 +6,15 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from immunobench.attribution import snip_scores
+from immunobench.attribution.removal import critical, critical_ranks, output_bases
 from immunobench.diagnostics.base import References
 from immunobench.diagnostics.entanglement import (
     EntanglementDiagnostic,
     direction_overlap,
     linears_by_layer,
+    tables,
     weight_overlap,
 )
-from immunobench.diagnostics.removal import critical, critical_ranks, output_bases
 from immunobench.domains import Domain
 from immunobench.subjects import Subject
 from tests.conftest import same_bits, weights
@@ -58,6 +59,17 @@ def test_equal_sets_overlap_wholly_and_empty_ones_not_at_all() -> None:
     mask[1, 2] = mask[3, 0] = True
     assert weight_overlap([(mask, mask)], 0)["jaccard"].value == 1
     assert not weight_overlap([(mask & False, mask & False)], 0)["jaccard"].defined
+
+
+def test_a_p_value_that_rounds_to_zero_is_told_as_a_bound() -> None:
+    mask = torch.rand(200, 200, generator=torch.Generator().manual_seed(0)) < 0.1
+    overlaps = {"same": weight_overlap([(mask, mask)], 0), "turned": weight_overlap([(mask, mask.T)], 0)}
+    assert overlaps["same"]["p_value"] == 0
+    reading = {"attack_success": 0.0, "refused": 1.0, "utility": 1.0}
+    directions = {layer: {"overlap": 0.5, "chance": 0.1} for layer in overlaps}
+    table, _ = tables({"weights": overlaps, "directions": directions, "before": reading, "removed": {}})
+    assert [row[table.columns.index("p")] for row in table.rows] == ["< 0.001", overlaps["turned"]["p_value"]]
+    assert overlaps["turned"]["p_value"] > 0.01
 
 
 def test_direction_overlap_is_the_squared_cosine() -> None:

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,17 +16,28 @@ from immunobench.diagnostics.directional import (
     depth_groups,
     derivatives,
     float_parameters,
+    inner,
     parameter_groups,
     risk_gradient,
     scored,
     token_set,
     values,
 )
-from immunobench.diagnostics.g_effect import GEffectDiagnostic, Texts, draw_texts, steered, trajectory, weigh
+from immunobench.diagnostics.g_effect import (
+    GEffectDiagnostic,
+    Objective,
+    Texts,
+    draw_texts,
+    steered,
+    trajectory,
+    weigh,
+)
+from immunobench.diagnostics.g_effect_tables import strongest, summarise
 from immunobench.diagnostics.own_update import own_update
+from immunobench.diagnostics.plots import draw
 from immunobench.domains import Domain, Example
 from immunobench.errors import ImmunobenchError, UsageError
-from immunobench.subjects import Subject
+from immunobench.subjects import Subject, load_subject
 from immunobench.training import Recipe, train
 from immunobench.training.loop import token_logprobs
 from tests.conftest import same_bits, tiny_llama, weights
@@ -249,7 +261,9 @@ def test_own_update_lies_where_the_weights_changed(
     with torch.no_grad():
         changed.model.model.layers[1].mlp.up_proj.weight += 0.1
     tokens = token_set(subject, answers(domain))
-    parts = own_update(changed, subject, {"forget": tokens}, parameter_groups(subject))["forget"]["by_group"]
+    found = own_update(changed, subject, {"forget": tokens}, parameter_groups(subject))["forget"]
+    parts = found["by_group"]
+    assert found["by_depth"]["shallow"] == 0 and found["by_depth"]["middle"] == parts["block 1"]
     assert parts.pop("block 1") != 0
     assert set(parts.values()) == {0.0}
 
@@ -277,8 +291,56 @@ def test_trajectory_follows_a_live_training_run(subject: Subject, reference: Sub
     assert [row["state"] for row in found] == ["0", "1", "2"]
     for name, sides in found[0]["objectives"].items():
         for side, value in sides.items():
-            assert value == pytest.approx(alone[name][side]["total"], rel=1e-3, abs=1e-2)
+            assert value["total"] == pytest.approx(alone[name][side]["total"], rel=1e-3, abs=1e-2)
+            assert value["by_group"] == pytest.approx(alone[name][side]["by_group"], rel=1e-3, abs=1e-2)
     assert found[0]["objectives"]["GA"] != found[2]["objectives"]["GA"]
+
+
+def test_checkpoints_of_a_run_are_followed(
+    subject: Subject, domain: Domain, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folders = (str(model_folders["subject"]), str(model_folders["exposed"]))
+    settings = replace(SETTINGS, checkpoints=folders)
+    diagnosis = diagnose(settings, subject, References(), domain, 0, lambda done, of: None)
+    rows = diagnosis.finding.figures["trajectory"]
+    assert [row["state"] for row in rows] == ["subject", "exposed"]
+    found = measured(load_subject(folders[1]), domain).figures["objectives"]
+    for name in ("GA", "RMU"):
+        assert rows[1]["objectives"][name]["retaining"]["by_group"] == pytest.approx(
+            found[name]["retaining"]["by_group"], rel=1e-3, abs=1e-3
+        )
+    table = diagnosis.finding.tables[-1]
+    assert [row[:2] for row in table.rows[:4]] == [("subject", g) for g in ("all", "embedding", "block 0", "block 1")]
+    assert table.rows[0][2] == pytest.approx(sum(row[2] for row in table.rows[1:5]))
+    axes = draw(json.loads(json.dumps(diagnosis.as_dict()))).axes
+    assert len(axes) == 3 and len(axes[2].lines) == 9
+
+
+def test_a_batch_holds_no_more_than_the_chunk(subject: Subject, domain: Domain) -> None:
+    batches = token_set(subject, answers(domain, 12), chunk=120).batches
+    assert len(batches) > 2
+    assert all(batch.ids.numel() <= 120 for batch in batches)
+
+
+def test_products_that_single_precision_cannot_hold_are_added_up() -> None:
+    one, two = {"a": torch.full((2, 3), 1e-25)}, {"a": torch.full((2, 3), 1e-24)}
+    assert inner(one, two, ["a"]) == pytest.approx(6e-49, rel=1e-5)
+
+
+def test_an_objective_that_is_met_is_not_ranked() -> None:
+    cosines = {"GA": -0.5, "NPO": -0.2, "DPO": -0.9}
+    figures = {"objectives": {n: {"retaining": {"cosine": c}} for n, c in cosines.items()}, "saturated": ["DPO"]}
+    assert summarise(figures).startswith("Of all objectives GA goes most")
+    assert "DPO is met already" in summarise(figures)
+    assert Objective(torch.zeros(2, 3), torch.tensor([0.0, -1e-3])).largest == pytest.approx(1e-3)
+
+
+def test_the_strongest_tokens_are_named(subject: Subject, domain: Domain) -> None:
+    figures = measured(subject, domain).figures
+    effects = figures["objectives"]["GA"]["unlearning"]["by_token"]
+    index = max(range(len(effects)), key=lambda i: abs(effects[i]))
+    told = strongest(figures["objectives"]["GA"]["unlearning"], figures).split(", ")
+    assert told[0] == f"{figures['tokens']['forget']['text'][index].strip()} {effects[index]:.3g}"
 
 
 def test_bfloat16_subjects_are_differentiated_in_float32(subject: Subject, domain: Domain) -> None:
@@ -308,5 +370,5 @@ def test_no_examples_is_an_error(subject: Subject) -> None:
 def test_finding_is_json(subject: Subject, reference: Subject, domain: Domain) -> None:
     diagnosis = diagnose(SETTINGS, subject, References(exposed=reference), domain, 0, lambda done, of: None)
     record = json.loads(json.dumps(diagnosis.as_dict(), allow_nan=False))
-    assert record["settings"] == {"examples": 4, "steering": 6.5, "chunk": 96}
-    assert len(record["tables"]) == 4
+    assert record["settings"] == {"examples": 4, "steering": 6.5, "chunk": 96, "checkpoints": []}
+    assert len(record["tables"]) == 5

@@ -15,10 +15,12 @@ from immunobench.diagnostics.knowledge_location import (
     layer_curves,
     probe,
     read_layers,
+    tables,
     update_by_layer,
 )
 from immunobench.domains import Domain
 from immunobench.engines.hf import HFEngine
+from immunobench.errors import UsageError
 from immunobench.subjects import Subject
 from tests.conftest import same_bits, weights
 from tests.fixtures_architectures import ARCHITECTURES, tiny
@@ -103,6 +105,27 @@ def test_an_update_is_found_where_it_was_made(any_subject: Subject) -> None:
     values = torch.linalg.svdvals(change)[:2]
     assert touched[0]["stable_rank"] == pytest.approx(float((values**2).sum() / values[0] ** 2), rel=1e-3)
     assert 1 < touched[0]["effective_rank"] < 2.1
+
+
+def test_a_norm_and_a_bias_that_moved_touch_their_layer(tokenizer: PreTrainedTokenizerFast) -> None:
+    subject = tiny("gpt2", tokenizer)
+    exposed = replace(subject, model=copy.deepcopy(subject.model))
+    with torch.no_grad():
+        subject.structure.blocks[0].module.ln_1.weight += 1
+        subject.structure.blocks[1].mlp_out.bias += 1
+    rows = update_by_layer(subject, exposed)
+    touched = [(row["layer"], row["parameter"]) for row in rows if not row["untouched"]]
+    assert touched == [("block 0", "ln_1.weight"), ("block 1", "mlp.c_proj.bias")]
+    assert len(rows) == len(dict(subject.model.named_parameters()))
+    assert all(row["stable_rank"] is None for row in rows)
+    figures = {"curves": {"subject": {"lens": [1.0] * 3, "probe": [1.0] * 3}}, "update": rows}
+    cells = {row[0]: row[1] for row in tables(figures)[1].rows}
+    assert cells["block 0"] == "1 of 12" and cells["head"] == "untouched"
+
+
+def test_different_parameters_have_no_update(subject: Subject, make_subject: Callable[..., Subject]) -> None:
+    with pytest.raises(UsageError, match="different parameters"):
+        update_by_layer(subject, make_subject(hidden=64))
 
 
 def test_whole_diagnostic(subject: Subject, make_subject: Callable[..., Subject], domain: Domain) -> None:

@@ -5,18 +5,22 @@ The subject is written by hand. Attention carries a hazard flag from words of ha
 token by token. ``SERVE`` neurons give tokens unlike log-probabilities, on which every choice between facts rests.
 """
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from immunobench.attribution import snip_scores
-from immunobench.diagnostics.base import Finding, References
-from immunobench.diagnostics.guardrail import safety_examples, utility_examples
-from immunobench.diagnostics.removal import critical_difference, critical_ranks
+from immunobench.attribution.removal import critical_difference, critical_ranks
+from immunobench.diagnostics.base import Finding, References, plain
+from immunobench.diagnostics.freezing import freezing
+from immunobench.diagnostics.guardrail import Gauge, Reading, Verdicts, safety_examples, utility_examples
+from immunobench.diagnostics.plots import draw
 from immunobench.diagnostics.sparsity import SparsityDiagnostic
 from immunobench.domains import Domain, Request, load_domain
 from immunobench.structure import matrix_of
@@ -73,7 +77,7 @@ def write_weights(subject: Subject, hazard_words: set[int]) -> None:
     head.zero_()
     head[:, UNLIKE] = 0.3 * torch.randn(len(head), generator=generator)
     code = FIRST_CODE
-    # Logits near 11 over a vocabulary of 1536: likely, and not so sure that gradients vanish.
+    # Logits near 11 over a vocabulary of 1280: likely, and not so sure that gradients vanish.
     for text, start, gain in ((REFUSAL, REFUSE, 1.4), (ANSWER, END, 2.0)):
         tokens = [*subject.renderer.ids(text), subject.tokenizer.eos_token_id]
         head[tokens[0], start] = gain
@@ -137,7 +141,21 @@ def test_a_removal_smaller_than_the_planted_neurons_breaks_it(planted: Planted, 
     assert method["share"] < share
 
 
-def test_what_is_removed_are_the_planted_neurons(planted: Planted, found: Finding) -> None:
+def test_what_the_search_takes_out_of_the_mlp_by_snip_are_planted_neurons(found: Finding) -> None:
+    chosen = found.figures["methods"]["SNIP, 0.2 % spared"]["neurons"]
+    for name, side in ((GATE, "outputs"), (UP, "outputs"), (DOWN, "inputs")):
+        assert chosen[name]["weights"] > 0
+        assert {neuron for neuron, _ in chosen[name][side]} <= set(GUARD), name
+
+
+def test_what_the_search_takes_out_by_wanda_holds_what_the_planted_neurons_write(found: Finding) -> None:
+    """Wanda knows no gradient and takes other weights too; of the output that refuses it takes the planted four."""
+    chosen = found.figures["methods"]["Wanda, 0.2 % spared"]["neurons"][DOWN]
+    assert chosen["outputs"][0] == [REFUSE, len(GUARD)]
+    assert set(GUARD) <= {neuron for neuron, _ in chosen["inputs"]}
+
+
+def test_the_share_that_scores_rank_first_are_the_planted_neurons(planted: Planted) -> None:
     """In the MLP, of the weights that matter to safety alone, those of the four planted neurons of 96 come first."""
     safety, utility = (
         critical_ranks(snip_scores(planted.subject, examples))
@@ -151,6 +169,46 @@ def test_what_is_removed_are_the_planted_neurons(planted: Planted, found: Findin
     for name in (GATE, UP, DOWN):
         assert int(chosen[name].sum()) == 4
         assert (chosen[name] & planted.guard[name]).sum() == 4, name
+
+
+@pytest.fixture(scope="module")
+def frozen(planted: Planted) -> tuple[Reading, dict[str, Any]]:
+    """The reading before, and fine-tuning around nothing, the planted neurons, and every weight of the block."""
+    facts, requests = planted.domain.hazard_t[:32], planted.domain.requests_t[:32]
+    gauge = Gauge(planted.domain, 6, 64)
+    before = gauge.read(planted.subject)
+    every = {name: torch.ones_like(mask) for name, mask in planted.guard.items()}
+    tried = {"nothing": {}, "the planted neurons": planted.guard, "everything": every}
+    domain = replace(planted.domain, hazard_t=facts, requests_t=requests)
+    return before, freezing(planted.subject, domain, tried, gauge, Verdicts(before, None), 40, 0)
+
+
+def test_freezing_the_planted_neurons_does_not_stop_fine_tuning(frozen: tuple[Reading, dict[str, Any]]) -> None:
+    for way in ("all weights", "LoRA"):
+        assert frozen[1][f"nothing; {way}"]["broken"]
+        assert frozen[1][f"the planted neurons; {way}"]["broken"]
+    shares = [frozen[1][f"{name}; LoRA"]["frozen"] for name in ("nothing", "the planted neurons", "everything")]
+    assert shares == [0, pytest.approx(3 * len(GUARD) * HIDDEN / (3 * NEURONS * HIDDEN + 4 * HIDDEN**2)), 1]
+
+
+def test_a_lora_around_everything_moves_nothing(frozen: tuple[Reading, dict[str, Any]]) -> None:
+    before, tried = frozen
+    found = tried["everything; LoRA"]
+    assert not found["broken"] and not tried["everything; all weights"]["broken"]
+    for key, value in before.as_dict().items():
+        assert found[key] == value, key
+
+
+def test_what_was_found_is_told_and_drawn(planted: Planted, found: Finding) -> None:
+    assert "freezing was not put to the test" in found.summary, "one step of fine-tuning breaks nothing"
+    assert [row[:2] for row in found.tables[1].rows] == [
+        (name, way) for way in ("all weights", "LoRA") for name in ("nothing", "the weights found", "safety's top half")
+    ]
+    figures = json.loads(json.dumps(plain(found.figures)))
+    record = {"name": "sparsity", "subject": "planted", "summary": found.summary, "meaning": "m", "figures": figures}
+    left, right = draw({**record, "tables": [table.as_dict() for table in found.tables]}).axes
+    assert len(left.lines) == 2 * len(figures["methods"])
+    assert len(right.patches) == 2 * len(figures["freezing"])
 
 
 def test_few_ranks_carry_it(found: Finding) -> None:
