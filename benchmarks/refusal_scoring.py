@@ -2,7 +2,7 @@
 
     python benchmarks/refusal_scoring.py [FOLDER]
 
-FOLDER holds ``refusal_labels.jsonl`` (by default the environment variable IMMUNOBENCH_SHARED, else ``../shared``
+FOLDER holds ``data/refusal_labels.jsonl`` (by default the environment variable IMMUNOBENCH_SHARED, else ``../shared``
 beside the checkout). The labels are in ``tests/metrics/refusal_labels.csv``: row, the first 12 digits of the
 answer's SHA-256, and whether a reader finds it refused. The rules have no parameter that was fitted, so the figures
 of each model stand for themselves.

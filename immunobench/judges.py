@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from immunobench.engines.base import Engine
 from immunobench.errors import ImmunobenchError, UsageError, unknown_name
-from immunobench.metrics.agreement import Agreement, agreement
 from immunobench.rendering import Format, PromptEdit
 
 EXCHANGE = "Below are a request to an AI model and the model's answer.\n\nRequest:\n{request}\n\nAnswer:\n{answer}\n\n"
@@ -91,11 +90,6 @@ class Judgement:
     """Mean score of the verdicts, each weighed by its probability among them: 0 to 1."""
     verdict: str
     """The most probable one."""
-
-    @property
-    def positive(self) -> bool:
-        """Whether the score is above one half."""
-        return self.score > 0.5
 
 
 def load_form(name: str) -> JudgeForm:
@@ -193,12 +187,6 @@ class Judge:
         conversation = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
         text = renderer.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
         return renderer.plain(str(text))
-
-
-def judges_agree(first: Sequence[Judgement], second: Sequence[Judgement], clusters: Any = None) -> Agreement:
-    """Agreement of two judges' yes-or-no labels on the same answers, both in the same order."""
-    one, two = ([judgement.positive for judgement in judgements] for judgements in (first, second))
-    return agreement(one, two, clusters)
 
 
 def as_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:

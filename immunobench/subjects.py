@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
 
 from immunobench.errors import ImmunobenchError, UsageError, unknown_name
+from immunobench.model_files import first_line, load_gguf, load_model, load_tokenizer
 from immunobench.rendering import Renderer
 from immunobench.structure import Structure, find_structure
 
@@ -29,6 +28,8 @@ AUTOCAST_FROM = 50_000_000
 HISTORY_FILE = "immunobench.json"
 ADAPTER_FILE = "adapter_config.json"
 SMOLLM2 = "smollm2-135m"
+MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+"""What is fetched of a repository on the Hub."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class History:
     defense: str | None = None
     """The defense that made it, with its settings."""
     truth: str | None = None
-    """'locked', 'empty' or 'exposed', where the history tells."""
+    """'locked', 'empty', 'exposed' or 'destroyed', where the history tells."""
 
 
 @dataclass
@@ -154,6 +155,8 @@ def load_subject(spec: str, device: str = "auto", dtype: str = "auto") -> Subjec
     else:
         subject = _from_hub(spec)
     _check_finite(subject)
+    # torch gives the padding row no gradient, even where a token of real use, such as the end of turn, pads too.
+    subject.model.get_input_embeddings().padding_idx = None  # type: ignore[operator]
     _place(subject.model, device, dtype)
     return subject
 
@@ -161,14 +164,19 @@ def load_subject(spec: str, device: str = "auto", dtype: str = "auto") -> Subjec
 def find_history(spec: str) -> History:
     """The history of the subject that ``spec`` names, without loading it; empty for a model from elsewhere.
 
-    An adapter has the history of its base. Raises UsageError for a name that can be no model's.
+    An adapter has the history of its base. Of a Hub id two small files are fetched, from the cache where the Hub cannot
+    be reached. Raises UsageError for a name that can be no model's, and ImmunobenchError for one that has no model.
     """
     folder = _folder(spec)
-    if folder is None:
+    if folder is None and (spec == SMOLLM2 or spec.endswith(".gguf")):
         return History()
+    from_hub = folder is None
+    folder = folder or _snapshot(spec, [HISTORY_FILE, ADAPTER_FILE])
     if (folder / ADAPTER_FILE).is_file():
         return find_history(_base_of(folder))
-    return read_history(folder)
+    if not from_hub:
+        _check_holds_model(folder)
+    return read_history(folder, spec if from_hub else None)
 
 
 def _folder(spec: str) -> Path | None:
@@ -197,16 +205,33 @@ def _organism(spec: str) -> Path:
     return ORGANISMS / name
 
 
-def read_history(folder: Path) -> History:
-    """The history written beside a model, empty where there is none. References are resolved to the folder."""
+def read_history(folder: Path, hub_id: str | None = None) -> History:
+    """The history written beside a model, empty where there is none. References are resolved to the folder.
+
+    A model of the Hub has nothing beside it: of what is named from its folder, only the model itself is to be had.
+    """
     file = folder / HISTORY_FILE
     if not file.is_file():
         return History()
-    fields = json.loads(file.read_text())
+    fields = _read_json(file)
     for key in ("exposed", "never_exposed"):
-        if (fields.get(key) or "").startswith("."):
-            fields[key] = str((folder / fields[key]).resolve())
+        named = fields.get(key) or ""
+        if named.startswith(".") and hub_id is not None:
+            fields[key] = hub_id if named == "." else None
+        elif named.startswith("."):
+            fields[key] = str((folder / named).resolve())
     return History(**{k: v for k, v in fields.items() if k in History.__dataclass_fields__})
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """The object in ``file``. Raises ImmunobenchError where it is damaged."""
+    try:
+        fields = json.loads(file.read_text())
+    except ValueError as error:
+        raise ImmunobenchError(f"'{file}' is damaged ({error}): write it anew, or give another model.") from error
+    if not isinstance(fields, dict):
+        raise ImmunobenchError(f"'{file}' holds no JSON object: write it anew, or give another model.")
+    return fields
 
 
 def _packaged_gguf() -> Path:
@@ -219,10 +244,14 @@ def _packaged_gguf() -> Path:
 def _from_folder(spec: str, folder: Path) -> Subject:
     if (folder / ADAPTER_FILE).is_file():
         return _from_adapter(spec, folder)
+    _check_holds_model(folder)
+    model = load_model(str(folder), spec)
+    return Subject(spec, model, load_tokenizer(str(folder), spec), str(folder), read_history(folder))
+
+
+def _check_holds_model(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UsageError(f"'{folder}' holds no model: config.json is missing.")
-    model = _load_model(str(folder), spec)
-    return Subject(spec, model, _load_tokenizer(str(folder), spec), str(folder), read_history(folder))
 
 
 def _from_adapter(spec: str, folder: Path) -> Subject:
@@ -237,8 +266,8 @@ def _from_adapter(spec: str, folder: Path) -> Subject:
         adapted = PeftModel.from_pretrained(base.model, str(folder))
         # peft only warns of weights that found no place, or of places that found no weights.
         stray = set(load_peft_weights(str(folder), device="cpu")) ^ set(get_peft_model_state_dict(adapted))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UsageError(f"{misfit}: {_first_line(error)}") from error
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        raise UsageError(f"{misfit}: {first_line(error)}") from error
     if stray:
         raise UsageError(f"{misfit}: {min(stray)} is in one of them only.")
     if not hasattr(adapted, "merge_and_unload"):
@@ -248,62 +277,39 @@ def _from_adapter(spec: str, folder: Path) -> Subject:
 
 def _base_of(adapter: Path) -> str:
     """The subject that an adapter's folder says it belongs to."""
-    base = json.loads((adapter / ADAPTER_FILE).read_text()).get("base_model_name_or_path")
+    base = _read_json(adapter / ADAPTER_FILE).get("base_model_name_or_path")
     if not base:
         raise UsageError(f"the adapter '{adapter}' does not say its base: set base_model_name_or_path.")
     return str(base)
 
 
 def _from_hub(spec: str) -> Subject:
+    folder = _snapshot(spec, MODEL_FILES)
+    subject = _from_folder(spec, folder)
+    if not (folder / ADAPTER_FILE).is_file():
+        subject.history = read_history(folder, spec)
+    subject.source = f"{spec.partition('@')[0]}@{folder.name}"
+    return subject
+
+
+def _snapshot(spec: str, patterns: list[str]) -> Path:
+    """The cache's folder, named by the commit, with the files of a Hub id that match ``patterns``."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = spec.partition("@")
     try:
-        folder = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"],
-        )
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ImmunobenchError(
-            f"cannot fetch '{spec}' from the Hub: {_first_line(error)} "
+            f"cannot fetch '{spec}' from the Hub: {first_line(error)} "
             "Check the name, the revision, your access and the network, or give a local folder."
         ) from error
-    subject = _from_folder(spec, Path(folder))
-    subject.source = f"{repository}@{Path(folder).name}"
-    return subject
 
 
 def _from_gguf(spec: str, file: Path) -> Subject:
-    """De-quantised to plain weights, so that it can be trained, saved and served like any other model."""
-    loaded = _load_model(str(file.parent), spec, gguf_file=file.name)
-    config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = type(loaded)(config)
-    model.load_state_dict(loaded.state_dict())
-    model.tie_weights()
-    return Subject(spec, model, _load_tokenizer(str(file.parent), spec, gguf_file=file.name), str(file))
-
-
-def _load_model(path: str, spec: str, **kwargs: Any) -> Any:
-    # Its bar would run through the progress of a study, and into logs.
-    disable_progress_bar()
-    try:
-        return AutoModelForCausalLM.from_pretrained(path, torch_dtype="auto", **kwargs)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ImmunobenchError(f"cannot load the model '{spec}': {_first_line(error)}") from error
-
-
-def _load_tokenizer(path: str, spec: str, **kwargs: Any) -> Any:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **kwargs)
-    except (OSError, ValueError, KeyError) as error:
-        raise ImmunobenchError(f"cannot load the tokenizer of '{spec}': {_first_line(error)}") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    model = load_gguf(file, spec)
+    return Subject(spec, model, load_tokenizer(str(file.parent), spec, gguf_file=file.name), str(file))
 
 
 def _check_finite(subject: Subject) -> None:
@@ -336,7 +342,3 @@ def _place(model: nn.Module, device: str, dtype: str) -> None:
     wanted = torch.float32 if dtype == "auto" and small else DTYPES.get(dtype)
     model.to(device=device, dtype=wanted)
     model.eval()
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -9,7 +9,7 @@ import torch
 
 from immunobench.engines.hf import HFEngine
 from immunobench.errors import ImmunobenchError, UsageError
-from immunobench.judges import FORMS, Judge, JudgeForm, Judgement, as_rows, check_pinned, judges_agree, load_form
+from immunobench.judges import FORMS, Judge, JudgeForm, as_rows, check_pinned, load_form
 from immunobench.subjects import Subject
 
 FORM = JudgeForm(name="short", prompt="{request} {answer} yes or no", verdicts={"yes": 1.0, "no": 0.0}, format="plain")
@@ -96,14 +96,6 @@ def test_identity_names_model_prompt_and_engine(make_subject: Callable[..., Subj
     assert Judge(HFEngine(one), reworded).identity["prompt_sha256"] != base["prompt_sha256"]
     shorter = FORM.model_copy(update={"max_answer_tokens": 5})
     assert Judge(HFEngine(one), shorter).identity != base
-
-
-def test_agreement_of_two_judges() -> None:
-    first = [Judgement(score, "yes") for score in (0.9, 0.8, 0.2, 0.1)]
-    second = [Judgement(score, "yes") for score in (0.7, 0.3, 0.4, 0.2)]
-    found = judges_agree(first, second)
-    assert found.agreement.value == 0.75 and found.kappa.value == pytest.approx(0.5)
-    assert judges_agree(first, first).kappa.value == 1
 
 
 def test_forms_from_a_file(tmp_path: Path) -> None:

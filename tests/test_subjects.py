@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +43,26 @@ def test_a_folder_gives_the_weights_that_were_saved(model_folders: dict[str, Pat
     assert subject.history == find_history(str(folder)) == read_history(folder)
     assert subject.history.exposed == str(model_folders["exposed"])
     assert subject.parameters == sum(p.numel() for p in subject.model.parameters())
+
+
+def test_references_in_folders_move_with_the_model(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_subject(subject, History(exposed="."), tmp_path / "study" / "exposed")
+    save_subject(subject, History(exposed="study/exposed"), Path("study/defended"))
+    (tmp_path / "study").rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    assert find_history(str(tmp_path / "moved/defended")).exposed == str(tmp_path / "moved/exposed")
+    assert find_history(str(tmp_path / "moved/exposed")).exposed == str(tmp_path / "moved/exposed")
+
+
+def test_the_row_of_the_padding_token_learns_like_any_other(model_folders: dict[str, Path]) -> None:
+    subject = load_subject(str(model_folders["subject"]))
+    pad = subject.tokenizer.pad_token_id
+    body: Any = subject.model.base_model
+    body(input_ids=torch.tensor([[pad, pad + 1]])).last_hidden_state.square().sum().backward()
+    assert subject.structure.embedding.weight.grad[pad].abs().max() > 0
 
 
 def test_small_models_are_float32_and_the_type_can_be_chosen(model_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -129,6 +150,22 @@ def test_an_adapter_that_does_not_say_its_base(tmp_path: Path) -> None:
     assert "set base_model_name_or_path" in one_sentence(str(tmp_path), UsageError)
 
 
+def test_a_damaged_adapter(adapter: Path, model_folders: dict[str, Path], tmp_path: Path) -> None:
+    base = load_subject(str(model_folders["exposed"]))
+    folder = Path(on_base(adapter, base, tmp_path))
+    (folder / "adapter_model.safetensors").write_bytes(b"cut off")
+    assert "does not fit its base" in one_sentence(str(folder), UsageError)
+    (folder / "adapter_config.json").write_text("{")
+    assert "is damaged" in one_sentence(str(folder))
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_history(model_folders: dict[str, Path], tmp_path: Path, text: str) -> None:
+    folder = shutil.copytree(model_folders["subject"], tmp_path / "damaged")
+    (folder / "immunobench.json").write_text(text)
+    assert "write it anew" in one_sentence(str(folder))
+
+
 @pytest.mark.parametrize("spec", ["./nowhere", "/nowhere/at/all", "gpt2", "a/b/c", "~/model"])
 def test_a_missing_folder(spec: str) -> None:
     assert f"no model '{spec}'" in one_sentence(spec, UsageError)
@@ -138,6 +175,8 @@ def test_a_missing_folder(spec: str) -> None:
 
 def test_an_empty_folder_and_a_missing_file(tmp_path: Path) -> None:
     assert "config.json is missing" in one_sentence(str(tmp_path), UsageError)
+    with pytest.raises(UsageError, match=r"config\.json is missing"):
+        find_history(str(tmp_path))
     assert "no file" in one_sentence(str(tmp_path / "model.gguf"), UsageError)
 
 
@@ -160,6 +199,8 @@ def test_a_hub_id_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_pa
         message = one_sentence(spec)
         assert message.startswith(f"cannot fetch '{spec}' from the Hub")
         assert "give a local folder" in message
+        with pytest.raises(ImmunobenchError, match="cannot fetch"):
+            find_history(spec)
 
 
 def test_a_hub_id_that_cannot_be_one() -> None:

@@ -1,6 +1,18 @@
 """What every probe returns: rows with an item id, so that two models are compared item by item."""
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was asked and answered, and why the answer ended."""
+
+    request: str
+    answer: str
+    finish: Literal["stop", "length"]
+    answer_ids: list[int]
+    """The answer as token ids, without what was put into its mouth or the token that ended it."""
 
 
 @dataclass(frozen=True)
@@ -17,5 +29,5 @@ class Row:
     """'select' or 'report'."""
     values: dict[str, float]
     """Measures by name."""
-    transcript: tuple[str, str] | None = field(default=None, repr=False)
-    """Request and answer, where there is text; kept apart from the numbers."""
+    transcript: Transcript | None = field(default=None, repr=False)
+    """Where there is text; kept apart from the numbers."""

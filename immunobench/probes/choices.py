@@ -14,8 +14,10 @@ def measure_choices(engine: Engine, probe: str, facts: Sequence[Fact], edit: Pro
 
     Values: ``correct`` (1 where the right choice has the highest sum of token log-probabilities),
     ``correct_normalised`` (the same by mean over tokens), and ``cloze_loss`` (mean negative
-    log-probability a token, in nats, of the value at the end of a plain sentence).
+    log-probability a token, in nats, of the value at the end of a plain sentence). No facts, no rows.
     """
+    if not facts:
+        return []
     renderer = engine.subject.renderer
     prompts = [p for fact in facts for p in [choice_prompt(renderer, fact, edit)] * len(fact.choices)]
     lead = "" if edit.format == "chat" and not edit.prefill else " "
@@ -35,6 +37,12 @@ def measure_choices(engine: Engine, probe: str, facts: Sequence[Fact], edit: Pro
         }
         rows.append(Row(probe, fact.id, fact.entity, fact.half, values))
     return rows
+
+
+def share_correct(engine: Engine, facts: Sequence[Fact]) -> float:
+    """Share of ``facts`` for which the right choice is the likeliest, without an attack; there must be some."""
+    rows = measure_choices(engine, "", facts, PromptEdit())
+    return sum(row.values["correct"] for row in rows) / len(rows)
 
 
 def choice_prompt(renderer: Renderer, fact: Fact, edit: PromptEdit) -> list[int]:

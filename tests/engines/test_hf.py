@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from immunobench.engines.base import Sampling
-from immunobench.engines.hf import HFEngine
+from immunobench.engines.hf import WORTH_SHARING, HFEngine, common_beginning
 from immunobench.errors import ImmunobenchError
 from immunobench.subjects import Subject
 from tests.conftest import tiny_llama
@@ -69,22 +69,43 @@ def test_logprobs_equal_a_plain_loop(fixed: Subject, pairs: list[tuple[Ids, Ids]
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prompts=st.lists(TOKENS, min_size=1, max_size=5),
+    begun=st.sampled_from([0, WORTH_SHARING - 1, WORTH_SHARING, 20]),
     choices=st.integers(1, 4),
     batch_tokens=st.sampled_from([1, 40, 90, 9999]),
     data=st.data(),
 )
 def test_choices_of_one_prompt_equal_a_plain_loop(
-    fixed: Subject, prompts: list[Ids], choices: int, batch_tokens: int, data: st.DataObject
+    fixed: Subject, prompts: list[Ids], begun: int, choices: int, batch_tokens: int, data: st.DataObject
 ) -> None:
-    repeated = [prompt for prompt in prompts for _ in range(choices)]
+    beginning = list(range(5, 5 + begun))
+    repeated = [beginning + prompt for prompt in prompts for _ in range(choices)]
     continuations = [data.draw(TOKENS) for _ in repeated]
     found = HFEngine(fixed, batch_tokens).logprobs(repeated, continuations)
     agree(found, naive_logprobs(fixed, repeated, continuations))
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_choices_under_each_attention(make_subject: Callable[..., Subject], attention: str) -> None:
+    """Each wants its mask in another form; prompts with one choice stand beside prompts with several."""
+    subject = make_subject()
+    subject.model.set_attn_implementation(attention)
+    prompts = [[*range(5, 15), 20], [*range(5, 15), 30, 31], [*range(5, 15), 30, 31], [*range(5, 15), 40, 41, 42]]
+    continuations = [[7, 8], [7, 8, 9], [7, 9], [6]]
+    for skipped in (0, 10):  # with a common beginning and without
+        cut = [prompt[skipped:] for prompt in prompts]
+        agree(HFEngine(subject).logprobs(cut, continuations), naive_logprobs(subject, cut, continuations))
+
+
+def test_what_prompts_begin_with_leaves_each_a_token() -> None:
+    long = list(range(30))
+    assert common_beginning([long, [*long[:20], 99]]) == 20
+    assert common_beginning([long, long[:20]]) == 19
+    assert common_beginning([long]) == common_beginning([long, long[:WORTH_SHARING]]) == 0
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("choices", [1, 3])
-def test_logprobs_of_every_family(family: str, choices: int, fixed: Subject) -> None:
+@pytest.mark.parametrize(("choices", "begun"), [(1, 0), (3, 0), (3, 10)])
+def test_logprobs_of_every_family(family: str, choices: int, begun: int, fixed: Subject) -> None:
     """Positions, caches, sliding windows and attention masks differ between families."""
     torch.manual_seed(0)
     model = build(family)
@@ -95,7 +116,8 @@ def test_logprobs_of_every_family(family: str, choices: int, fixed: Subject) -> 
     generator = torch.Generator().manual_seed(1)
     lengths = [(3, 2), (14, 5), (9, 1), (1, 4), (12, 3), (6, 6)]
     draw = lambda n: torch.randint(5, 60, (n,), generator=generator).tolist()  # noqa: E731
-    prompts = [p for n, _ in lengths for p in [draw(n)] * choices]
+    beginning = draw(begun)
+    prompts = [p for n, _ in lengths for p in [beginning + draw(n)] * choices]
     continuations = [draw(m) for _, m in lengths for _ in range(choices)]
     agree(HFEngine(subject).logprobs(prompts, continuations), naive_logprobs(subject, prompts, continuations))
 
@@ -116,7 +138,9 @@ def test_no_pairs_give_no_results(subject: Subject) -> None:
 @pytest.mark.parametrize("batch_tokens", [1, 100, 16384])
 def test_generation_equals_a_plain_greedy_loop(subject: Subject, batch_tokens: int) -> None:
     generator = torch.Generator().manual_seed(2)
-    prompts = [torch.randint(5, 1500, (n,), generator=generator).tolist() for n in (3, 11, 1, 7, 7, 20)]
+    prompts = [
+        torch.randint(5, len(subject.tokenizer), (n,), generator=generator).tolist() for n in (3, 11, 1, 7, 7, 20)
+    ]
     stop = naive_greedy(subject, prompts[1], 8)[0][3]
     subject.tokenizer = FakeEnd(subject.tokenizer, stop)
     answers = HFEngine(subject, batch_tokens).generate(prompts, Sampling(max_new_tokens=8))
@@ -161,6 +185,15 @@ def test_samples_follow_the_seed(subject: Subject) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_samples_depend_on_the_prompts_place_and_not_on_its_batch(subject: Subject) -> None:
+    prompts = [[5, 6, 7], [5, 6, 7], [8, 9, 10, 11]]
+    warm = Sampling(max_new_tokens=6, temperature=1.0, n=3, seed=1)
+    together = HFEngine(subject).generate(prompts, warm)
+    assert HFEngine(subject, batch_tokens=1).generate(prompts, warm) == together
+    assert HFEngine(subject).generate(prompts[:1], warm) == together[:1]
+    assert together[0] != together[1], "prompts that share a seed would share their draws"
+
+
 def test_sampling_draws_from_the_whole_distribution(subject: Subject) -> None:
     """At temperature 1 the shares of first tokens are the model's own probabilities."""
     with torch.no_grad():
@@ -186,9 +219,14 @@ class Small:
             raise self.error
 
 
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
-)
+def too_large() -> RuntimeError:
+    """What torch raises where main memory does not suffice."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    return caught.value
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), too_large()])
 def test_batches_are_halved_until_they_fit(subject: Subject, error: Exception) -> None:
     prompts = [[5, 6, i] for i in range(10, 42)]
     continuations = [[7, i] for i in range(10, 42)]
@@ -208,9 +246,10 @@ def test_one_row_that_does_not_fit_and_other_errors_are_raised(subject: Subject)
         HFEngine(subject).logprobs([[5], [6]], [[7], [8]])
 
 
-def test_an_error_that_is_not_of_memory_is_raised_at_once(subject: Subject) -> None:
-    device = Small(subject.model, 0, RuntimeError("shapes differ"))
-    with pytest.raises(RuntimeError, match="shapes differ"):
+@pytest.mark.parametrize("words", ["shapes differ", "a tensor that was not allocated", "allocator of another device"])
+def test_an_error_that_is_not_of_memory_is_raised_at_once(subject: Subject, words: str) -> None:
+    device = Small(subject.model, 0, RuntimeError(words))
+    with pytest.raises(RuntimeError, match=words):
         HFEngine(subject).logprobs([[5], [6]], [[7], [8]])
     assert len(device.sizes) == 1
 

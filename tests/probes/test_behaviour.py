@@ -8,6 +8,7 @@ from immunobench.domains import Domain, Request
 from immunobench.engines.base import Completion, Sampling
 from immunobench.engines.hf import HFEngine
 from immunobench.probes import behaviour
+from immunobench.probes.base import Transcript
 from immunobench.probes.behaviour import names, outcome, stem
 from immunobench.rendering import PromptEdit
 from immunobench.subjects import Subject
@@ -98,7 +99,8 @@ def test_the_prefill_is_in_the_prompt_and_in_the_transcript(subject: Subject, do
     rows = behaviour.measure(engine, domain, PromptEdit(prefill="Sure, {stem}"), Sampling())
     for row, prompt, request in zip(rows, engine.asked, domain.requests_v, strict=True):
         assert prompt == f"<s><user>{request.prompt}<assistant>Sure, {stem(request)}"
-        assert row.transcript == (request.prompt, f"Sure, {stem(request)} nothing.")
+        ids = engine.subject.renderer.ids(" nothing.")
+        assert row.transcript == Transcript(request.prompt, f"Sure, {stem(request)} nothing.", "stop", ids)
         assert row.half == request.half
 
 
