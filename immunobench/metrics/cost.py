@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 
 from immunobench.errors import UsageError
 from immunobench.metrics.estimate import Estimate
-from immunobench.metrics.inputs import Floats, numbers, outcomes, same_length
-from immunobench.metrics.intervals import NORMAL, bootstrap
+from immunobench.metrics.inputs import Floats, numbers, same_length
+from immunobench.metrics.intervals import NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,39 +113,6 @@ def area_under_curve(costs: ArrayLike, recovered: ArrayLike) -> float:
     if cost.size < 2 or cost[0] == cost[-1]:
         return math.nan
     return float(np.trapezoid(level, cost) / (cost[-1] - cost[0]))
-
-
-def recovery_area(
-    costs: ArrayLike,
-    subject: ArrayLike,
-    never_exposed: ArrayLike,
-    exposed: ArrayLike,
-    clusters: ArrayLike | None = None,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Estimate:
-    """:func:`area_under_curve` of R with a bootstrap interval paired over items.
-
-    ``costs`` (checkpoints,); the models' correctness (checkpoints, items), of the same items throughout.
-    """
-    cost = numbers("costs", costs)
-    models = [
-        outcomes(name, values)
-        for name, values in (("subject", subject), ("never_exposed", never_exposed), ("exposed", exposed))
-    ]
-    if any(model.ndim != 2 or model.shape != (len(cost), models[0].shape[1]) for model in models):
-        raise UsageError("each model's outcomes have shape (checkpoints, items)")
-
-    def statistic(totals: Floats) -> Floats:
-        s, n, e = np.moveaxis(totals.reshape(*totals.shape[:-1], 3, len(cost)), -2, 0)
-        curves = np.where(e > n, (s - n) / np.where(e > n, e - n, 1), np.nan)
-        flat = curves.reshape(-1, len(cost))
-        return np.array([area_under_curve(cost, curve) for curve in flat]).reshape(curves.shape[:-1])
-
-    columns = [row for model in models for row in model]
-    return bootstrap(statistic, columns, clusters, level=level, resamples=resamples, seed=seed)
 
 
 def _life_table(runs: Sequence[CostToBreak]) -> tuple[Floats, Floats, Floats]:

@@ -37,6 +37,12 @@ def choices_correct(logprobs: ArrayLike, answers: ArrayLike, lengths: ArrayLike 
     return correct
 
 
+CHOICES = 4
+"""Choices of a question."""
+CHANCE = 1 / CHOICES
+"""Accuracy of a guess among them."""
+
+
 def chance_corrected(accuracy: float, choices: int) -> float:
     """K = (accuracy - 1/c) / (1 - 1/c): 0 at chance, 1 if all answers are right, -1/(c-1) if none is."""
     if choices < 2:
@@ -46,7 +52,7 @@ def chance_corrected(accuracy: float, choices: int) -> float:
 
 def knowledge_accuracy(
     correct: ArrayLike,
-    choices: int = 4,
+    choices: int = CHOICES,
     clusters: ArrayLike | None = None,
     *,
     level: float = 0.95,

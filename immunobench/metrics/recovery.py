@@ -1,5 +1,6 @@
 """Recovery: how far an attack brings the subject from the never-exposed level back to the exposed one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,39 @@ def recovery(
         seed=seed,
     )
     return Recovery(estimate, denominator)
+
+
+def recovery_change(
+    first: Sequence[ArrayLike],
+    second: Sequence[ArrayLike],
+    *,
+    choices: int = 4,
+    clusters: ArrayLike | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """R of ``second`` less R of ``first``, each (subject, never-exposed, exposed) as :func:`recovery` takes them.
+
+    All six arrays are of the same items in the same order and are resampled together, so what both share cancels.
+    Undefined where either R is.
+    """
+    both = [
+        recovery(*each, choices=choices, clusters=clusters, resamples=resamples, level=level, seed=seed)
+        for each in (first, second)
+    ]
+    if not all(found.defined for found in both):
+        return Estimate.undefined(both[0].denominator.n, "the references cannot be told apart", level)
+    scale = 1 - 1 / choices
+    return bootstrap(
+        lambda totals: _position(totals[..., 3:]) - _position(totals[..., :3]),
+        [outcomes("recovery", values) for values in (*first, *second)],
+        clusters,
+        reach=sum(1 / (found.denominator.value * scale) for found in both),
+        level=level,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def _position(totals: Floats) -> Floats:

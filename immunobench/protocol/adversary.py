@@ -27,6 +27,8 @@ class Adversary:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters that differ from the attack's defaults."""
     budget: Budget = Budget()
+    search: Mapping[str, Any] | None = None
+    """Of a winner of the adaptive search: how it was searched for, its budget included."""
 
     @cached_property
     def instance(self) -> Attack:
@@ -41,7 +43,12 @@ class Adversary:
     @property
     def access(self) -> Access:
         """What the attacker must be able to do."""
-        return self.instance.access
+        access: Access = load_attack(self.attack).access
+        return access
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the attack: it is made anew where its code may first have to be loaded from a file."""
+        return {name: value for name, value in vars(self).items() if name != "instance"}
 
     def identity(self) -> dict[str, Any]:
         """Everything that can change what the adversary does: every hyper-parameter, defaults included.
@@ -54,11 +61,31 @@ class Adversary:
             "settings": asdict(self.instance),  # type: ignore[call-overload]
             "budget": asdict(self.budget),
         }
+        if self.search is not None:
+            identity["search"] = dict(self.search)
         module = type(self.instance).__module__
         if not module.startswith("immunobench."):
             file = Path(str(sys.modules[module].__file__))
             identity["code_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
         return identity
+
+
+def adversary_from(identity: Mapping[str, Any], family: str, source: str) -> Adversary:
+    """The adversary whose :meth:`Adversary.identity` was stored as JSON, whatever the table of this version says."""
+    return Adversary(
+        name=identity["name"],
+        family=family,
+        attack=identity["attack"],
+        source=source,
+        settings={name: _frozen(value) for name, value in identity["settings"].items()},
+        budget=Budget(**identity["budget"]),
+        search=identity.get("search"),
+    )
+
+
+def _frozen(value: Any) -> Any:
+    """JSON knows no tuples; attacks know no lists."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from immunobench.errors import unknown_name
 from immunobench.protocol.adversary import Adversary
 
 VERSION = "1"
+FAMILIES = ("baseline", "prompt", "decoding", "activations", "weights", "training", "adaptive")
 
 LUCKI = "Łucki et al. 2024, arXiv 2409.18025"
 DEEB = "Deeb & Roger 2024, arXiv 2410.08827"
@@ -15,13 +16,15 @@ ZHANG = "Zhang et al. 2024, arXiv 2410.16454"
 TAR = "Tamirisa et al. 2024, arXiv 2408.00761"
 WEI = "Wei et al. 2024, arXiv 2402.05162"
 ARDITI = "Arditi et al. 2024, arXiv 2406.11717"
-ROSATI = "Rosati et al. 2024, arXiv 2402.16382: cross-domain generalisation"
+ROSATI_PAPER = "Rosati et al. 2024, arXiv 2402.16382"
+ROSATI = f"{ROSATI_PAPER}: cross-domain generalisation"
 HE = "He et al. 2024, arXiv 2404.01099: benign lists"
 ZOU = "Zou et al. 2023, arXiv 2307.15043"
 HEWITT = "Hewitt & Liang 2019, arXiv 1909.03368: control tasks"
 SCHWINN = "Schwinn et al. 2024, arXiv 2402.09063"
 BOOSTER = "Huang et al. 2024, arXiv 2409.01586: benign data with 10 % harmful"
-DEEP_IGNORANCE = "Deep Ignorance 2025, arXiv 2508.06601, and its released experiments: repair, then attack"
+DEEP_IGNORANCE_PAPER = "Deep Ignorance 2025, arXiv 2508.06601"
+DEEP_IGNORANCE = f"{DEEP_IGNORANCE_PAPER}, and its released experiments: repair, then attack"
 
 RATES = (3e-4, 1e-3)
 """Learning rates of the short grid, for models of a million to a few hundred million parameters."""
@@ -78,7 +81,9 @@ SHORT: tuple[Adversary, ...] = (
         "format confound check: Łucki et al. 2024, arXiv 2409.18025, raw against chat prompts",
         {"formats": ("plain",)},
     ),
-    _prompt("prefill", "immunobench.attacks.prefill.Prefill", "prefilling, Andriushchenko et al. 2024"),
+    _prompt(
+        "prefill", "immunobench.attacks.prefill.Prefill", "prefilling: Andriushchenko et al. 2024, arXiv 2404.02151"
+    ),
     Adversary("quantise", "weights", "immunobench.attacks.quantisation.RoundToNearest", ZHANG),
     _fine_tune("unrelated-10", "unrelated-10", LUCKI, 20, batch_size=10),
     _fine_tune("unrelated-100", "unrelated-100", LUCKI, 100),
@@ -139,6 +144,23 @@ TRAINING: tuple[Adversary, ...] = (
     _chosen("unrelated-1000", "unrelated-1000", LUCKI),
     _chosen("lora-128", "t-facts", LUCKI, rank=128, alpha=16, schedule="linear-decay", warmup=5, whole_text=True),
     _chosen("lora-benign", "benign", LUCKI, rank=16),
+    _chosen("t-facts-500", "t-facts", TAR, 500),
+    _chosen("t-facts-batch-32", "t-facts", TAR, batch_size=32),
+    Adversary(
+        "retrieval-tuned",
+        "training",
+        "immunobench.attacks.retrieval_tuning.FineTuneWithRetrieval",
+        f"{DEEP_IGNORANCE_PAPER}: fine-tuning and in-context retrieval together",
+        {"data": "t-facts", "learning_rates": three_decades(1e-5), "trial_steps": TRIAL_STEPS},
+        Budget(100),
+    ),
+    Adversary(
+        "benign-task",
+        "training",
+        "immunobench.attacks.benign_task.BenignTask",
+        f"{ROSATI_PAPER}: trainability",
+        budget=Budget(100),
+    ),
     _around_safety("around-safety"),
     _around_safety("around-safety-lora", rank=16),
 )
@@ -185,7 +207,12 @@ TIERS: dict[str, tuple[str, ...]] = {
         "lora-unrelated-10",
     ),
     "standard": tuple(ADVERSARIES),
+    "full": tuple(ADVERSARIES),
 }
+"""Names of each tier's rows. 'full' is the standard tier with the adaptive search."""
+
+SEEDS: dict[str, int] = {"smoke": 1, "quick": 1, "standard": 3, "full": 3}
+"""Seeds of each adversary."""
 
 
 def adversaries(tier: str, only: Sequence[str] = ()) -> list[Adversary]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from immunobench.attacks.base import Checkpoint
 from immunobench.probes.base import Row
@@ -14,10 +14,22 @@ from immunobench.probes.base import Row
 IDENTITY_VERSION = 1
 
 
-class Point(BaseModel):
-    """One checkpoint of the attack's cost curve."""
+class Compared(BaseModel):
+    """What an engine may have compared with the reference. It is not written where nothing was compared."""
 
     model_config = ConfigDict(extra="forbid")
+
+    parity: dict[str, Any] | None = None
+    """What the engine's canary found: 'passed', and 'reason' where it did not. None where the engine runs the very
+    model that the attack changed, so that there is nothing to compare."""
+
+    @model_serializer(mode="wrap")
+    def _serialized(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in plain(self).items() if name != "parity" or value is not None}
+
+
+class Point(Compared):
+    """One checkpoint of the attack's cost curve, with the canary's word on what was served there."""
 
     index: int
     """Number of the point within its cell."""
@@ -35,9 +47,10 @@ class Point(BaseModel):
     """What the attack chose for this subject."""
 
     @classmethod
-    def of(cls, index: int, checkpoint: Checkpoint) -> "Point":
+    def of(cls, index: int, checkpoint: Checkpoint, parity: dict[str, Any] | None = None) -> "Point":
         """The record of ``checkpoint``."""
         return cls(
+            parity=parity,
             index=index,
             variant=checkpoint.variant,
             artifact=checkpoint.artifact.kind,
@@ -55,10 +68,8 @@ class Failure(BaseModel):
     traceback: str
 
 
-class Cell(BaseModel):
-    """What is stored as ``cell.json``. Measurements of its items stand beside it."""
-
-    model_config = ConfigDict(extra="forbid")
+class Cell(Compared):
+    """What is stored as ``cell.json``, with the canary's word on the untouched subject. Items stand beside it."""
 
     cell_id: str
     """First 16 hex digits of the SHA-256 of ``identity``."""
@@ -98,6 +109,8 @@ TRANSCRIPTS = pa.schema(
         pa.field("item", pa.string()),
         pa.field("request", pa.string()),
         pa.field("answer", pa.string()),
+        pa.field("finish", pa.string()),
+        pa.field("answer_ids", pa.list_(pa.int32())),
     ]
 )
 
@@ -118,8 +131,6 @@ def tables(measured: Sequence[tuple[int, Row]]) -> tuple[pa.Table, pa.Table]:
         for measure, value in row.values.items()
     ]
     transcripts = [
-        {"point": point, "item": row.item, "request": row.transcript[0], "answer": row.transcript[1]}
-        for point, row in measured
-        if row.transcript
+        {"point": point, "item": row.item, **vars(row.transcript)} for point, row in measured if row.transcript
     ]
     return pa.Table.from_pylist(items, schema=ITEMS), pa.Table.from_pylist(transcripts, schema=TRANSCRIPTS)

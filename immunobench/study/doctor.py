@@ -1,17 +1,16 @@
 """Can this subject be run here? Every question has an answer, whether the others passed or not."""
 
-import importlib.util
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from immunobench.engines.placement import free_memory
+from immunobench.engines.vllm_settings import Settings, installed_version
 from immunobench.errors import ImmunobenchError
-from immunobench.rendering import PromptEdit
-from immunobench.subjects import Subject, load_subject
+from immunobench.rendering import PromptEdit, Renderer
+from immunobench.study.opening import sharing_of
+from immunobench.subjects import History, Subject, find_history, load_subject
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,8 @@ def _checks(subject: Subject, out: Path) -> Iterator[Check]:
         yield Check("architecture", False, str(error))
     yield from _rendering(subject)
     yield _memory(subject)
-    yield Check("engine", True, f"hf on {subject.device}; vllm is {'' if _has_vllm() else 'not '}installed")
-    exposed = subject.history.exposed
-    yield Check(
-        "references",
-        exposed is not None,
-        f"exposed {exposed}, never-exposed {subject.history.never_exposed or 'none: the unattacked subject stands in'}"
-        if exposed
-        else "no exposed reference: make one with 'immunobench implant', or name it with --exposed",
-    )
+    yield _engine(subject)
+    yield _references(subject.history)
     folder = next(p for p in (out, *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free / 2**30
     yield Check("disk", free > 1, f"{free:.0f} GiB free at {folder}")
@@ -62,8 +54,46 @@ def _rendering(subject: Subject) -> Iterator[Check]:
         return
     ids = renderer.prompt("Hello", PromptEdit())
     yield Check("template", True, repr(subject.tokenizer.decode(ids)))
-    doubled = renderer.bos is not None and ids[:2] == [renderer.bos, renderer.bos]
-    yield Check("bos", not doubled, f"starts with {ids[:2]}, BOS is {renderer.bos}")
+    yield _bos(renderer)
+
+
+def _bos(renderer: Renderer) -> Check:
+    """How many BOS the template's own text begins with. The renderer keeps one; other software would keep all."""
+    if renderer.bos is None:
+        return Check("bos", True, "the tokenizer has no BOS")
+    own = renderer.ids(renderer.chat_text("Hello", PromptEdit()))
+    printed = next((i for i, token in enumerate(own) if token != renderer.bos), len(own))
+    if printed > 1:
+        return Check(
+            "bos",
+            False,
+            f"the template prints BOS {printed} times: here all but one are removed, elsewhere they are not",
+        )
+    adds = "adds one" if renderer.adds_bos else "adds none"
+    sent = "with one" if renderer.prompt("Hello")[:1] == [renderer.bos] else "with none"
+    return Check("bos", True, f"the template prints {printed or 'no'} BOS, the tokenizer {adds}: prompts begin {sent}")
+
+
+def _references(history: History) -> Check:
+    """Whether the models that the subject is compared with are known, and there."""
+    if history.exposed is None:
+        missing = "no exposed reference: make one with 'immunobench implant', or name it with --exposed"
+        return Check("references", False, missing)
+    for name in filter(None, (history.exposed, history.never_exposed)):
+        try:
+            find_history(name)
+        except ImmunobenchError as error:
+            return Check("references", False, str(error))
+    stands_in = "none: the unattacked subject stands in"
+    found = f"exposed {history.exposed}, never-exposed {history.never_exposed or stands_in}"
+    return Check("references", True, found)
+
+
+def _engine(subject: Subject) -> Check:
+    """Which engines can be had here, and how vLLM would share the device with the model that attacks change."""
+    found = installed_version()
+    vllm = f"vllm {found}: {sharing_of(subject, Settings())}" if found else "vllm is not installed"
+    return Check("engine", True, f"hf on {subject.device}; {vllm}; 'immunobench plan' says which one a study takes")
 
 
 def _memory(subject: Subject) -> Check:
@@ -73,17 +103,3 @@ def _memory(subject: Subject) -> Check:
     free = free_memory(subject.device) / 2**30
     fits = wanted < free + size / 2**30
     return Check("memory", fits, f"full fine-tuning wants {wanted:.1f} GiB, {free:.1f} are free")
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes free on ``device``."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []:
-        if line.startswith("MemAvailable"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _has_vllm() -> bool:
-    return importlib.util.find_spec("vllm") is not None

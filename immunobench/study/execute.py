@@ -1,26 +1,25 @@
 """Run one cell: attack the subject in place, measure at every checkpoint, leave it as it was."""
 
-import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, cast
 
 import pyarrow as pa
 
-from immunobench import __version__
 from immunobench.attacks.base import Checkpoint, ComparingAttack, needs_exposed
+from immunobench.diagnostics.base import peak_memory
 from immunobench.domains import Domain
-from immunobench.engines.base import Engine, Sampling
+from immunobench.engines.base import Engine, EngineDiedError, NotServedError, Sampling
 from immunobench.errors import ImmunobenchError
 from immunobench.probes import behaviour, collapse, knowledge, utility
 from immunobench.probes.base import Row
 from immunobench.protocol.adversary import Adversary, fingerprint
 from immunobench.protocol.v1 import VERSION as PROTOCOL_VERSION
 from immunobench.study.cell import IDENTITY_VERSION, Cell, Failure, Point, tables
+from immunobench.study.environment import environment
 from immunobench.study.references import exposed_for
 from immunobench.subjects import Subject
 
@@ -64,7 +63,7 @@ class Task:
                 "fingerprint": self.domain.fingerprint,
             },
             "adversary": self.adversary.identity(),
-            **({} if exposed is None else {"exposed": {"weights_sha256": exposed.weights_sha256}}),
+            **({} if exposed is None else {"exposed": _reference(exposed)}),
             "seed": self.seed,
             "engine": {"name": engine.name, **engine.flags},
             "sampling": asdict(self.sampling),
@@ -88,41 +87,75 @@ class Task:
         return exposed_for(subject, self.exposed)
 
 
+def answer_tokens(subject: Subject) -> int:
+    """512 new tokens, or a quarter of the context where that is less."""
+    context: int = getattr(subject.model.config, "max_position_embeddings", 2048)
+    return min(512, context // 4)
+
+
+def _reference(exposed: Subject) -> dict[str, str]:
+    return {"weights_sha256": exposed.weights_sha256, "config_sha256": exposed.config_sha256}
+
+
 def execute(
     task: Task, engine: Engine, known: Known, on_point: Callable[[Checkpoint], None] = lambda _: None
 ) -> tuple[Cell, pa.Table, pa.Table]:
     """Run ``task`` on the engine's subject and return its cell with items and transcripts, not yet stored.
 
     ``known`` is shared by the cells of one engine, so that the untouched model is measured once.
-    An attack or probe that fails gives a cell with status 'error'; nothing is raised but KeyboardInterrupt.
+    An attack or probe that fails gives a cell with status 'error'. Raises NotServedError where the engine cannot
+    serve what the attack left, and EngineDiedError where it is gone; the subject is untouched again then.
     """
+    engine.start()
     identity = task.identity(engine)
-    cell = Cell(cell_id=fingerprint(identity), identity=identity)
+    cell = Cell(cell_id=fingerprint(identity), identity=identity, parity=engine.parity)
     started, clock = datetime.now(UTC), time.monotonic()
     points: list[Point] = []
     measured: list[tuple[int, Row]] = []
+    checkpoints: Iterator[Checkpoint] = iter(())
     try:
-        for index, checkpoint in enumerate(task.checkpoints(engine.subject)):
-            points.append(Point.of(index, checkpoint))
+        checkpoints = task.checkpoints(engine.subject)
+        for index, checkpoint in enumerate(checkpoints):
             measured += [(index, row) for row in measure(task, engine, checkpoint, known)]
+            points.append(Point.of(index, checkpoint, engine.parity))
             on_point(checkpoint)
         if not points:
             raise ImmunobenchError(f"adversary '{task.adversary.name}' yielded no checkpoint.")
+    except (NotServedError, EngineDiedError):
+        raise
     except Exception as error:
         cell.status = "error"
         cell.error = Failure(type=type(error).__name__, message=str(error), traceback=traceback.format_exc())
         points, measured = [], []
+    finally:
+        if isinstance(checkpoints, Generator):
+            checkpoints.close()  # an exception that is still held would keep it, and the attack, alive
     cell.points = points
-    cell.environment = environment(started, time.monotonic() - clock)
+    cell.environment = environment(started, time.monotonic() - clock, engine.subject.device) | {
+        "engine": engine.resolved,
+        "prompts": rendered(task.domain, engine.subject),
+        "peak_memory_bytes": peak_memory(engine.subject.device),
+    }
     return cell, *tables(measured)
 
 
+def rendered(domain: Domain, subject: Subject) -> list[dict[str, Any]]:
+    """The first requests as text and token ids, so that a doubled BOS or a wrong template can be seen in a cell."""
+    if not subject.renderer.has_template:
+        return []
+    prompts = [subject.renderer.prompt(request.prompt) for request in domain.requests_v[:3]]
+    return [{"text": subject.tokenizer.decode(ids), "ids": ids} for ids in prompts]
+
+
 def measure(task: Task, engine: Engine, checkpoint: Checkpoint, known: Known) -> list[Row]:
-    """All probes at one checkpoint; what needs generation only at the end of a variant.
+    """All probes at one checkpoint; what needs generation only at the end of a variant, or at all of them where the
+    domain has no facts, so that behaviour is all there is to follow.
 
     What ``known`` holds is not measured again where the checkpoint leaves the model itself untouched.
     """
     domain, edit = task.domain, checkpoint.artifact.prompt
+    if checkpoint.readout is not None and engine.fallback is not None:
+        raise NotServedError("what an attack reads out of the live model was not measured on this engine.")
     known = known if checkpoint.artifact.kind == "none" else {}
 
     def once(probe: str, key: Any, run: Callable[[], list[Row]]) -> list[Row]:
@@ -134,20 +167,7 @@ def measure(task: Task, engine: Engine, checkpoint: Checkpoint, known: Known) ->
         rows = list(checkpoint.readout or once("knowledge", edit, lambda: knowledge.measure(engine, domain, edit)))
         rows += once("utility", (edit, checkpoint.last), lambda: utility.measure(engine, domain, edit, checkpoint.last))
         rows += once("collapse", checkpoint.last, lambda: collapse.measure(engine, domain, checkpoint.last))
-        if checkpoint.last and checkpoint.readout is None:
+        if (checkpoint.last or not domain.has_facts) and checkpoint.readout is None:
             sampling = replace(task.sampling, **asdict(checkpoint.decoding)) if checkpoint.decoding else task.sampling
             rows += once("behaviour", (edit, sampling), lambda: behaviour.measure(engine, domain, edit, sampling))
-    return rows
-
-
-def environment(started: datetime, seconds: float) -> dict[str, Any]:
-    """What is recorded beside the identity because it cannot change the outcome."""
-    return {
-        "immunobench": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-    }
+    return [*rows, *checkpoint.extra]

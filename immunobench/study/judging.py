@@ -66,7 +66,7 @@ JUDGEMENTS = pa.schema(
 
 
 def judgements(root: Path) -> dict[str, dict[tuple[str, int, str], bool]]:
-    """Positive or not, by judge and (cell, point, item), of every judge that has finished the study."""
+    """Whether the score is above one half, by judge and (cell, point, item); of every judge that is done."""
     found: dict[str, dict[tuple[str, int, str], bool]] = {}
     for file in sorted((root / FOLDER).glob("*/judge.json")):
         identity = json.loads(file.read_text())

@@ -18,6 +18,11 @@ class Measurements:
         self.cell = cell
         self._items = items
 
+    @property
+    def engine(self) -> str:
+        """Name of the engine that served it."""
+        return str(self.cell.identity["engine"]["name"])
+
     @cached_property
     def points(self) -> dict[tuple[str, int], Point]:
         """Points by what they share across models attacked alike: variant and steps."""

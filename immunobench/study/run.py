@@ -1,250 +1,290 @@
 """Run a study: every cell that is not done yet, then score all of them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import Any, Protocol
 
-import numpy as np
-
 from immunobench.attacks.base import Checkpoint
-from immunobench.domains import Domain, load_domain
-from immunobench.engines.base import Engine, Sampling
-from immunobench.errors import ImmunobenchError, UsageError
+from immunobench.domains import load_domain
+from immunobench.errors import ImmunobenchError
 from immunobench.protocol.adversary import Adversary
-from immunobench.protocol.v1 import VERSION, adversaries
+from immunobench.protocol.search import Found
+from immunobench.protocol.v1 import TIERS
+from immunobench.study.adaptive import Search, best_rows
 from immunobench.study.cell import Cell
-from immunobench.study.execute import Known, Task, execute
+from immunobench.study.conclusions import Study, as_json, conclude_trial, record_of, rows_of, trios_of
+from immunobench.study.execute import answer_tokens
+from immunobench.study.executors.base import Executor, InProcess
 from immunobench.study.measurements import Measurements
-from immunobench.study.score import Key, Result, Trio, conclude
+from immunobench.study.request import Request, Trial, applicable, find_trials, tasks, work
+from immunobench.study.score import Result, Score
 from immunobench.study.store import Store, write_json
-from immunobench.subjects import Subject, find_history
+from immunobench.study.worker import Done, Job, OpenEngine, Worker
 
-OpenEngine = Callable[[str], Engine]
-"""Loads the subject that a name stands for, into an engine."""
+__all__ = [
+    "Job",
+    "OpenEngine",
+    "Reporter",
+    "Request",
+    "Study",
+    "Trial",
+    "answer_tokens",
+    "applicable",
+    "as_json",
+    "conclude_trial",
+    "find_trials",
+    "rows_of",
+    "run_study",
+    "tasks",
+    "trios_of",
+    "work",
+]
 
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a study."""
-
-    subjects: Sequence[str]
-    tier: str = "quick"
-    only: Sequence[str] = ()
-    seeds: int = 1
-    domain: str | None = None
-    """None takes the domain of each subject's history."""
-    exposed: str | None = None
-    never_exposed: str | None = None
-    max_new_tokens: int | None = None
-
-    def rows(self) -> list[Adversary]:
-        """Adversaries to run. Raises UsageError for unknown names, no seeds and no new tokens."""
-        if self.seeds < 1:
-            raise UsageError("--seeds must be at least 1.")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise UsageError("--max-new-tokens must be at least 1.")
-        return adversaries(self.tier, self.only)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One subject with its references and the domain it is tried on, by name."""
-
-    subject: str
-    exposed: str
-    never_exposed: str | None
-    domain: str
-
-    @property
-    def models(self) -> list[str]:
-        """Every model that has to be attacked."""
-        return [model for model in (self.subject, self.exposed, self.never_exposed) if model]
-
-
-@dataclass
-class Study:
-    """Cells done so far."""
-
-    store: Store
-    cells: dict[tuple[str, str, str, str], list[Measurements]] = field(default_factory=dict)
-    """(model, domain, exposed reference, adversary) -> a cell a seed."""
-    domains: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Name, version and fingerprint of each domain."""
+WAVE = 8
+"""Adversaries that are run between two looks at the verdict, where a study may stop early."""
+PATIENCE = 1.0
+"""Seconds between two looks at a cell that another process is running."""
 
 
 class Reporter(Protocol):
     """Told what happens, to show it."""
 
-    def cell_started(self, subject: str, task: Task, points: int) -> None: ...
+    def cell_started(self, subject: str, task: Job, points: int) -> None: ...
     def point_done(self, checkpoint: Checkpoint) -> None: ...
-    def cell_done(self, subject: str, task: Task, cell: Cell, stored: bool) -> None: ...
+    def cell_done(self, subject: str, task: Job, cell: Cell, stored: bool) -> None: ...
 
 
 def run_study(
-    request: Request, store: Store, open_engine: OpenEngine, reporter: Reporter
+    request: Request,
+    store: Store,
+    open_engine: OpenEngine,
+    reporter: Reporter,
+    executor: Executor | None = None,
 ) -> tuple[list[Result], dict[str, Any]]:
     """Run what is missing of ``request`` and return each subject's result with the study's record.
 
-    Models are loaded one at a time, each once; cells that subjects share, as those of the references, run once.
-    Raises ImmunobenchError where a cell failed: the others are stored, and the same command runs it again.
+    Cells that subjects share, as those of the references, run once. A cell that fails is stored with its traceback,
+    its adversary is invalid, and the same command runs it again. Raises ImmunobenchError where the unattacked cells
+    of a model failed, because every figure is relative to them.
     """
-    rows, trials, study = request.rows(), find_trials(request), Study(store)
-    failed: list[Cell] = []
-    for model, settings in work(trials).items():
-        engine = open_engine(model)
-        for domain, exposed in settings:
-            failed += _run_model(model, engine, load_domain(domain), exposed, rows, request, study, reporter)
-    if failed:
-        first = failed[0].error
-        raise ImmunobenchError(
-            f"{len(failed)} cells failed, first {failed[0].identity['adversary']['name']} "
-            f"({first.message if first else 'unknown'}): the others are kept; run the same command to try again."
-        )
-    results = [conclude_trial(trial, rows, study) for trial in trials]
-    record = _record(request, rows, trials, study, results)
+    trials, study = find_trials(request), Study(store)
+    for trial in trials:
+        domain = load_domain(trial.domain)
+        study.domains[trial.domain] = {
+            "name": domain.name,
+            "version": domain.version,
+            "fingerprint": domain.fingerprint,
+        }
+    executor = executor or InProcess(Worker(store.root, open_engine))
+    try:
+        results = _attack(request, trials, study, executor, reporter)
+        stopped = request.stop_when_broken and _all_broken(results)
+        if request.search is not None and not stopped:
+            results = _search(request, trials, study, results, executor, reporter)
+    finally:
+        executor.close()
+    record = record_of(request, trials, study, results)
     write_json(store.root / "study.json", record)
     return results, record
 
 
-def find_trials(request: Request) -> list[Trial]:
-    """The references and the domain of each subject, from the request or its history.
+def _attack(
+    request: Request, trials: Sequence[Trial], study: Study, executor: Executor, reporter: Reporter
+) -> list[Result]:
+    """Run the table's adversaries, wave after wave, until the verdict is clear where that is asked for."""
+    rows = request.rows()
+    results: list[Result] = []
+    for wave in waves(rows) if request.stop_when_broken else [rows]:
+        study.rows |= {row.name: row for row in wave}
+        carry_out(list(jobs_of(request, trials, wave)), study, executor, reporter)
+        study.not_run = tuple(row.name for row in rows if row.name not in study.rows)
+        results = [_concluded(trial, study) for trial in trials]
+        if _all_broken(results):
+            break
+    return results
 
-    Raises UsageError where no exposed reference is known, or a name can be no model's.
+
+def _all_broken(results: Sequence[Result]) -> bool:
+    return all(result.verdict.name == "broken" for result in results)
+
+
+def waves(rows: Sequence[Adversary]) -> Iterator[list[Adversary]]:
+    """The adversaries so that a verdict of broken can come early: the short tiers first, then by what they cost.
+
+    Of a short tier come first those that train nothing.
     """
-    trials = []
-    for name in dict.fromkeys(request.subjects):
-        history = find_history(name)
-        exposed = request.exposed or history.exposed
-        if exposed is None:
-            raise UsageError(
-                f"'{name}' has no exposed reference: make one with 'immunobench implant', or name it with --exposed."
-            )
-        never_exposed = request.never_exposed or history.never_exposed
-        trials.append(Trial(name, exposed, never_exposed, request.domain or history.domain))
-        for reference in trials[-1].models:
-            find_history(reference)  # a name that is none fails now, not after hours
-    return trials
+    left = list(rows)
+    for tier, trains in product(("smoke", "quick"), (False, True)):
+        first = [row for row in left if row.name in TIERS[tier] and (_steps(row) > 0) == trains]
+        left = [row for row in left if row not in first]
+        if first:
+            yield first
+    left.sort(key=_work)
+    for start in range(0, len(left), WAVE):
+        yield left[start : start + WAVE]
 
 
-def work(trials: Sequence[Trial]) -> dict[str, list[tuple[str, str]]]:
-    """(Domain, exposed reference) to run each model with; what several subjects share comes once."""
-    shared: dict[str, list[tuple[str, str]]] = {}
-    for trial in trials:
-        for model in trial.models:
-            settings = shared.setdefault(model, [])
-            if (trial.domain, trial.exposed) not in settings:
-                settings.append((trial.domain, trial.exposed))
-    return shared
+def _steps(row: Adversary) -> int:
+    return row.instance.outline(row.budget).steps
 
 
-def tasks(
-    request: Request, rows: Sequence[Adversary], domain: Domain, subject: Subject, exposed: str
-) -> Iterator[Task]:
-    """Every cell of one model."""
-    tokens = request.max_new_tokens or answer_tokens(subject)
-    for adversary in rows:
-        for seed in range(request.seeds):
-            yield Task(adversary, seed, domain, Sampling(max_new_tokens=tokens, seed=seed), exposed)
+def _work(row: Adversary) -> int:
+    outline = row.instance.outline(row.budget)
+    return outline.steps * outline.examples + 100 * outline.points
 
 
-def answer_tokens(subject: Subject) -> int:
-    """512 new tokens, or a quarter of the context where that is less."""
-    context: int = getattr(subject.model.config, "max_position_embeddings", 2048)
-    return min(512, context // 4)
+def jobs_of(request: Request, trials: Sequence[Trial], rows: Sequence[Adversary]) -> Iterator[Job]:
+    """Every cell, model by model."""
+    for model, settings in work(trials).items():
+        for domain, exposed in settings:
+            for row in applicable(rows, load_domain(domain)):
+                for seed in request.seed_range:
+                    yield Job(model, domain, exposed, row, seed, request.max_new_tokens)
 
 
-def _run_model(
-    model: str,
-    engine: Engine,
-    domain: Domain,
-    exposed: str,
-    rows: Sequence[Adversary],
-    request: Request,
-    study: Study,
-    reporter: Reporter,
-) -> list[Cell]:
-    """Run or read every cell of one model; returns those that failed."""
-    failed = []
-    known: Known = {}
-    study.domains[domain.name] = {"name": domain.name, "version": domain.version, "fingerprint": domain.fingerprint}
-    for task in tasks(request, rows, domain, engine.subject, exposed):
-        cell = study.store.read(task.cell_id(engine))
-        stored = cell is not None and cell.status == "done"
-        if cell is None or not stored:
-            reporter.cell_started(model, task, task.adversary.instance.outline(task.adversary.budget).points)
-            cell = study.store.write(*execute(task, engine, known, reporter.point_done))
-        reporter.cell_done(model, task, cell, stored)
-        if cell.status == "error":
-            failed.append(cell)
-            continue
-        key = (model, domain.name, exposed, task.adversary.name)
-        study.cells.setdefault(key, []).append(Measurements(cell, study.store.items(cell.cell_id)))
-    return failed
+def carry_out(jobs: Sequence[Job], study: Study, executor: Executor, reporter: Reporter) -> None:
+    """Run jobs and put their cells into ``study``.
 
-
-def conclude_trial(trial: Trial, rows: Sequence[Adversary], study: Study) -> Result:
-    """Score one subject from the cells of ``study``."""
-
-    def cells(model: str, adversary: str) -> list[Measurements]:
-        return study.cells[model, trial.domain, trial.exposed, adversary]
-
-    before = cells(trial.subject, "none")
-    stand_in: Key | None = None if trial.never_exposed else next(iter(before[0].points))
-    trios = {
-        row.name: (
-            row,
-            Trio(
-                subject=cells(trial.subject, row.name),
-                never_exposed=cells(trial.never_exposed, row.name) if trial.never_exposed else before,
-                exposed=cells(trial.exposed, row.name),
-                subject_before=before,
-                exposed_before=cells(trial.exposed, "none"),
-                never_exposed_key=stand_in,
-            ),
+    Where the engine's fallback took a cell, it takes the same attack on the other models and the untouched ones too:
+    only cells of one engine are compared.
+    """
+    _take(jobs, study, executor, reporter)
+    _take(list(_mixed(jobs, study)), study, executor, reporter)
+    for place in dict.fromkeys(job.key[:3] for job in jobs):
+        study.baselines.setdefault(place, []).extend(
+            job for job in jobs if job.key[:3] == place and job.adversary.name == "none"
         )
-        for row in rows
+        served = {cell.engine for key, cells in study.cells.items() if key[:3] == place for cell in cells}
+        if served - {cell.engine for cell in study.cells.get((*place, "none"), ())}:
+            _take([replace(job, fallback=True) for job in study.baselines[place]], study, executor, reporter)
+
+
+def _mixed(jobs: Sequence[Job], study: Study) -> Iterator[Job]:
+    """What the fallback has to run again because it took the same attack on another model, or with another seed."""
+
+    def by_fallback(job: Job) -> set[bool]:
+        cells = [m.cell.identity for m in study.cells.get(job.key, ())]
+        return {"instead_of" in identity["engine"] for identity in cells if identity["seed"] == job.seed}
+
+    attacks: dict[tuple[str, str, str], list[Job]] = {}
+    for job in jobs:
+        if job.adversary.name != "none":
+            attacks.setdefault(job.key[1:], []).append(job)
+    for group in attacks.values():
+        if any(True in by_fallback(job) for job in group):
+            yield from (replace(job, fallback=True) for job in group if by_fallback(job) == {False})
+
+
+def _take(jobs: Sequence[Job], study: Study, executor: Executor, reporter: Reporter) -> None:
+    """Run jobs and put their cells, in the order of the jobs, into ``study``."""
+    done = _finished(jobs, study, executor, reporter)
+    for job in jobs:
+        cell = study.store.read(done[job.name].cell_id)
+        assert cell is not None
+        if cell.status == "error":
+            study.failed[job.key] = cell.error.message if cell.error else "unknown"
+        else:
+            study.cells.setdefault(job.key, []).append(Measurements(cell, study.store.items(cell.cell_id)))
+
+
+def _finished(
+    jobs: Sequence[Job], study: Study, executor: Executor, reporter: Reporter
+) -> dict[tuple[str | int, ...], Done]:
+    """What became of each job, by its name; those that other processes hold are asked for until they are done."""
+    left: deque[Job | Search] = deque(jobs)
+    found: dict[tuple[str | int, ...], Done] = {}
+    while left:
+        busy: list[Job] = []
+        for done in executor.run(left, _starting(reporter), reporter.point_done):
+            assert isinstance(done.job, Job)
+            if done.state == "busy":
+                busy.append(done.job)
+                continue
+            found[done.job.name] = done
+            cell = study.store.read(done.cell_id)
+            assert cell is not None
+            reporter.cell_done(done.job.model, done.job, cell, done.state == "kept")
+        left = deque(busy)
+        if busy:
+            time.sleep(PATIENCE)
+    return found
+
+
+def _searched(searches: Sequence[Search], executor: Executor) -> dict[tuple[str | int, ...], Found]:
+    """What each search finds, by its name; those that other processes are at are waited for."""
+    left: deque[Job | Search] = deque(searches)
+    found: dict[tuple[str | int, ...], Found] = {}
+    while left:
+        busy: list[Job | Search] = []
+        for done in executor.run(left, lambda _: None, lambda _: None):
+            if done.found is None:
+                busy.append(done.job)
+            else:
+                found[done.job.name] = done.found
+        left = deque(busy)
+        if busy:
+            time.sleep(PATIENCE)
+    return found
+
+
+def _starting(reporter: Reporter) -> Callable[[Job | Search], None]:
+    def on_start(job: Job | Search) -> None:
+        if isinstance(job, Job):
+            reporter.cell_started(job.model, job, job.points)
+
+    return on_start
+
+
+def _concluded(trial: Trial, study: Study) -> Result:
+    for model in trial.models:
+        if why := study.failed.get((model, trial.domain, trial.exposed, "none")):
+            raise ImmunobenchError(
+                f"the unattacked cell of {model} failed ({why}): "
+                "the others are kept; run the same command to try again."
+            )
+    return conclude_trial(trial, list(study.rows.values()), study)
+
+
+def _search(
+    request: Request,
+    trials: Sequence[Trial],
+    study: Study,
+    results: Sequence[Result],
+    executor: Executor,
+    reporter: Reporter,
+) -> list[Result]:
+    """Search on every subject, and run the winners, with the study's own seeds, on it and its references."""
+    assert request.search is not None
+    searches = {
+        trial.subject: Search(
+            trial.subject, trial.domain, trial.exposed, request.search, best_rows(_known(trial, result, study))
+        )
+        for trial, result in zip(trials, results, strict=True)
+        if load_domain(trial.domain).has_facts
     }
-    return conclude(trial.subject, trios)
+    found = _searched(list(searches.values()), executor)
+    jobs: dict[tuple[str | int, ...], Job] = {}
+    for trial in trials:
+        if trial.subject not in searches:
+            continue
+        own = found[searches[trial.subject].name]
+        study.searches[trial.subject] = {**as_json(own), "winners": [row.name for row in own.winners]}
+        study.rows |= {row.name: row for row in own.winners}
+        # Two subjects may have one winner, and the references share their cells.
+        jobs |= {job.name: job for job in jobs_of(request, [trial], own.winners)}
+    carry_out(list(jobs.values()), study, executor, reporter)
+    return [_concluded(trial, study) for trial in trials]
 
 
-def _record(
-    request: Request, rows: Sequence[Adversary], trials: Sequence[Trial], study: Study, results: Sequence[Result]
-) -> dict[str, Any]:
-    """What study.json holds: enough to score and report again from the cells."""
-    return {
-        "schema_version": 1,
-        "protocol": VERSION,
-        "request": asdict(request),
-        "adversaries": {row.name: {"family": row.family, "source": row.source, **row.identity()} for row in rows},
-        "subjects": [
-            {**asdict(trial), "domain": study.domains[trial.domain], "result": as_json(result)}
-            for trial, result in zip(trials, results, strict=True)
-        ],
-        "cells": [
-            {
-                "model": model,
-                "domain": domain,
-                "exposed": exposed,
-                "adversary": adversary,
-                "cell_ids": [m.cell.cell_id for m in cells],
-            }
-            for (model, domain, exposed, adversary), cells in sorted(study.cells.items())
-        ],
-    }
-
-
-def as_json(value: Any) -> Any:
-    """Dataclasses, estimates and points as plain JSON values."""
-    if hasattr(value, "as_dict"):
-        return value.as_dict()
-    if hasattr(value, "model_dump"):
-        return value.model_dump()
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: as_json(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {key: as_json(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(v) for v in value]
-    return value
+def _known(trial: Trial, result: Result, study: Study) -> list[tuple[Adversary, Score, float]]:
+    """The table's rows that say something of the subject, with their scores and R on the select items."""
+    trios = trios_of(trial, list(study.rows.values()), study)
+    return [
+        (row, score, trio.evidence((score.worst.variant, score.worst.steps), "select").recovery.value)
+        for score in result.scores
+        if score.worst and score.outcome.name in ("broken", "resisted", "inconclusive")
+        for row, trio in [trios[score.adversary]]
+    ]

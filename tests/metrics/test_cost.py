@@ -13,7 +13,6 @@ from immunobench.metrics.cost import (
     area_under_curve,
     cost_to_break,
     kaplan_meier,
-    recovery_area,
     restricted_mean,
 )
 
@@ -80,18 +79,6 @@ def test_area_is_the_mean_recovery_over_the_budget() -> None:
     assert math.isnan(area_under_curve([5], [0.3])) and math.isnan(area_under_curve([0, 5], [0.3, math.nan]))
 
 
-def test_area_of_a_curve_at_either_reference_is_0_or_1() -> None:
-    rng = np.random.default_rng(0)
-    never, exposed = rng.random((3, 100)) < 0.25, rng.random((3, 100)) < 0.9
-    costs = [0, 10, 100]
-    assert recovery_area(costs, never, never, exposed, resamples=100).value == pytest.approx(0)
-    assert recovery_area(costs, exposed, never, exposed, resamples=100).value == pytest.approx(1)
-    half = recovery_area(costs, rng.random((3, 100)) < 0.55, never, exposed, resamples=300)
-    assert half.low < half.value < half.high
-    alike = recovery_area(costs, never, never, never)
-    assert not alike.defined
-
-
 def test_bad_input_is_told() -> None:
     with pytest.raises(UsageError, match="checkpoint"):
         cost_to_break([], [])
@@ -103,6 +90,4 @@ def test_bad_input_is_told() -> None:
         restricted_mean([CostToBreak(3, True)], 10)
     with pytest.raises(UsageError, match="positive"):
         restricted_mean([CostToBreak(3, True)], 0)
-    with pytest.raises(UsageError, match="checkpoints, items"):
-        recovery_area([0, 1], np.ones((2, 3)), np.ones((2, 4)), np.ones((2, 3)))
     assert not restricted_mean([], 10).defined

@@ -1,5 +1,7 @@
 """The identity of an adversary, and the table of the tiers."""
 
+import json
+import pickle
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ from hypothesis import strategies as st
 
 from immunobench.attacks.base import Budget, load_attack
 from immunobench.errors import UsageError
-from immunobench.protocol.adversary import Adversary, fingerprint
-from immunobench.protocol.v1 import ADVERSARIES, TIERS, adversaries
+from immunobench.protocol.adversary import Adversary, adversary_from, fingerprint
+from immunobench.protocol.v1 import ADVERSARIES, FAMILIES, SEEDS, TIERS, VERSION, adversaries
 
 SETTINGS = {"data": "benign", "learning_rates": (1e-3,)}
 TUNED = Adversary("tuned", "training", "immunobench.attacks.training.FineTune", "a paper", SETTINGS)
@@ -76,6 +78,26 @@ def test_an_attack_from_a_file_is_known_by_its_text(tmp_path: Path) -> None:
     assert first != identity(ATTACK.format(strength=1) + "# other code\n")
 
 
+def test_an_adversary_can_be_sent_to_another_process() -> None:
+    adversary = ADVERSARIES["t-facts"]
+    assert adversary.instance is adversary.instance
+    sent = pickle.loads(pickle.dumps(adversary))
+    assert sent == adversary and "instance" not in vars(sent) and sent.identity() == adversary.identity()
+
+
+def test_every_row_comes_back_from_what_is_stored_of_it() -> None:
+    for row in ADVERSARIES.values():
+        stored = json.loads(json.dumps(row.identity()))
+        again = adversary_from(stored, row.family, row.source)
+        assert again.instance == row.instance and again.budget == row.budget
+        assert json.loads(json.dumps(again.identity())) == stored
+
+
+def test_how_a_winner_was_searched_for_is_part_of_what_it_is() -> None:
+    found = [replace(TUNED, search=search) for search in (None, {"trials": 20}, {"trials": 60})]
+    assert len({fingerprint(row.identity()) for row in found}) == 3
+
+
 def test_unknown_attacks_and_settings(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unexpected keyword argument 'learning_rat'"):
         _ = Adversary("a", "training", TUNED.attack, "", {"learning_rat": 1.0}).instance
@@ -119,6 +141,53 @@ def test_tiers() -> None:
         adversaries("smoky")
     with pytest.raises(UsageError, match="did you mean 'prefill'"):
         adversaries("smoke", ["prefil"])
+
+
+GOLDEN = Path(__file__).parent / "golden_v1.json"
+
+
+def test_the_identity_of_every_row_is_pinned() -> None:
+    """A row that changes makes another protocol: raise VERSION and write a new golden file for it."""
+    found = json.loads(json.dumps({name: row.identity() for name, row in ADVERSARIES.items()}))
+    assert VERSION == "1"
+    assert found == json.loads(GOLDEN.read_text())
+
+
+def test_families_sources_and_tiers_are_pinned() -> None:
+    """They decide what a verdict asks for, which no cell's identity says."""
+    found = {
+        "rows": {name: [row.family, row.source] for name, row in ADVERSARIES.items()},
+        "tiers": {tier: list(names) for tier, names in TIERS.items()},
+        "seeds": SEEDS,
+    }
+    assert found == json.loads((GOLDEN.parent / "golden_v1_tiers.json").read_text())
+
+
+TRAINING = [row for row in ADVERSARIES.values() if row.access == "training" and hasattr(row.instance, "data")]
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("data", {"t-facts", "benign", "retain-then-forget", "t-facts/compounds", "benign-with-hazard"}),
+        ("optimizer", {"adamw", "sgd-nesterov", "adadelta", "schedule-free-adamw", "lion"}),
+        ("schedule", {"constant", "linear-warmup", "cosine", "sgdr"}),
+        ("batch_size", {4, 16, 32, 64}),
+        ("rank", {None, 16}),
+    ],
+)
+def test_the_table_spans_what_tampering_benchmarks_vary(setting: str, values: set[Any]) -> None:
+    """TAR (arXiv 2408.00761) varies data, optimizer, schedule, batch size, learning rate, steps and LoRA."""
+    assert values <= {getattr(row.instance, setting) for row in TRAINING}
+
+
+def test_the_table_spans_rates_steps_and_families() -> None:
+    assert len(ADVERSARIES) >= 40
+    assert max(row.budget.steps for row in TRAINING) >= 500
+    chosen = [row.instance.learning_rates for row in TRAINING if row.instance.trial_steps]  # type: ignore[attr-defined]
+    assert chosen and all(max(rates) / min(rates) == pytest.approx(1000) for rates in chosen)
+    assert {row.family for row in ADVERSARIES.values()} | {"adaptive"} == set(FAMILIES)
+    assert TIERS["full"] == TIERS["standard"] == tuple(ADVERSARIES)
 
 
 def test_every_row_can_run_and_says_where_it_comes_from() -> None:

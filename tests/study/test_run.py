@@ -6,18 +6,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from immunobench.attacks.baseline import NoAttack
 from immunobench.engines.hf import HFEngine
 from immunobench.errors import ImmunobenchError, UsageError
+from immunobench.protocol import v1
 from immunobench.study import plan
 from immunobench.study.reread import reread
-from immunobench.study.run import Request, as_json, find_trials, run_study, work
+from immunobench.study.run import Request, as_json, find_trials, run_study, waves, work
 from immunobench.study.store import Store
 from immunobench.subjects import load_subject
 from tests.conftest import STUDIED, Silent
@@ -96,6 +100,20 @@ def test_reading_again_gives_what_running_gave(finished_study: Path, tmp_path: P
     assert [as_json(result) for result in results] == [s["result"] for s in stored["subjects"]]
 
 
+def test_reading_needs_no_model(finished_study: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished_study, tmp_path / "study")
+    record = json.loads((root / "study.json").read_text())
+    gone = str(tmp_path / "gone" / "model")
+    for entry in record["subjects"]:
+        entry |= {"subject": gone, "implanted": True}
+    for entry in record["cells"]:
+        entry["model"] = gone if entry["model"].endswith("subject") else entry["model"]
+    (root / "study.json").write_text(json.dumps(record))
+    results, _ = reread(root)
+    assert any("implanted" in sentence for sentence in results[0].cannot_claim)
+    assert not any("implanted" in sentence for sentence in reread(finished_study)[0][0].cannot_claim)
+
+
 def test_reading_needs_a_whole_study(finished_study: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no finished study"):
         reread(tmp_path / "nowhere")
@@ -149,12 +167,25 @@ def test_seeds_are_cells_of_their_own(model_folders: Folders, tmp_path: Path) ->
     record, told = run(request(model_folders, ("none",), seeds=2), tmp_path)
     assert [seed for *_, seed, _ in told.done] == [0, 1] * 3
     assert all(len(set(c["cell_ids"])) == 2 for c in record["cells"])
+    other, told = run(request(model_folders, ("none",), seeds=2, first_seed=1), tmp_path)
+    assert [(seed, stored) for *_, seed, stored in told.done] == [(1, True), (2, False)] * 3
+    assert all(a["cell_ids"][1] == b["cell_ids"][0] for a, b in zip(record["cells"], other["cells"], strict=True))
+
+
+def test_the_tier_says_how_many_seeds_are_run() -> None:
+    assert [Request(["it"], tier).seeds for tier in ("smoke", "quick", "standard", "full")] == [1, 1, 3, 3]
+    assert Request(["it"], "standard", seeds=1).seeds == 1 and list(Request(["it"], first_seed=5).seed_range) == [5]
+    with pytest.raises(UsageError, match="seed 7919 is that of the search"):
+        Request(["it"], "full", first_seed=7917).rows()
+    assert Request(["it"], "standard", first_seed=7917).rows()
 
 
 def test_without_a_never_exposed_reference_the_subject_stands_in(model_folders: Folders, tmp_path: Path) -> None:
     folder = shutil.copytree(model_folders["subject"], tmp_path / "alone")
     history = json.loads((folder / "immunobench.json").read_text())
-    (folder / "immunobench.json").write_text(json.dumps(history | {"never_exposed": None}))
+    (folder / "immunobench.json").write_text(
+        json.dumps(history | {"exposed": str(model_folders["exposed"]), "never_exposed": None})
+    )
     record, told = run(Request([str(folder)], "smoke", ("none",), max_new_tokens=4), tmp_path / "study")
     assert [model for model, *_ in told.done] == ["alone", "exposed"]
     assert record["subjects"][0]["never_exposed"] is None
@@ -168,13 +199,87 @@ def test_a_failing_cell_is_told_and_tried_again(
     def fail(*_: object) -> None:
         raise RuntimeError("the disk of weights slipped")
 
+    asked = request(model_folders, ("none", "quantise"))
     with monkeypatch.context() as patched:
         patched.setattr(RoundToNearest, "run", fail)
-        with pytest.raises(ImmunobenchError, match=r"3 cells failed, first quantise .the disk of weights slipped"):
-            run(request(model_folders, ("none", "quantise")), tmp_path)
-    assert not (tmp_path / "study.json").exists()
-    _, told = run(request(model_folders, ("none", "quantise")), tmp_path)
+        record, told = run(asked, tmp_path)
+    assert len(told.done) == 6
+    [result] = [subject["result"] for subject in record["subjects"]]
+    [score] = [score for score in result["scores"] if score["adversary"] == "quantise"]
+    assert score["outcome"]["name"] == "invalid" and "the disk of weights slipped" in score["outcome"]["reason"]
+    assert {(entry["adversary"], entry["why"]) for entry in record["failed"]} == {
+        ("quantise", "the disk of weights slipped")
+    }
+    errors = [json.loads(content) for content in cells(tmp_path).values() if b'"error": {' in content]
+    assert len(errors) == 3 and all("in fail" in cell["error"]["traceback"] for cell in errors)
+    assert reread(tmp_path)[1] == json.loads(json.dumps(record))
+    again, told = run(asked, tmp_path)
     assert {adversary for _, adversary, _, stored in told.done if not stored} == {"quantise"}
+    assert again["failed"] == []
+
+
+def test_without_the_unattacked_model_nothing_can_be_said(
+    model_folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the disk of weights slipped")
+
+    monkeypatch.setattr(NoAttack, "run", fail)
+    with pytest.raises(
+        ImmunobenchError, match=r"the unattacked cell of .*subject failed \(the disk of weights slipped"
+    ):
+        run(request(model_folders, ("none",)), tmp_path)
+    assert not (tmp_path / "study.json").exists() and len(cells(tmp_path)) == 3
+
+
+def test_a_study_is_read_whatever_the_table_says_now(finished_study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = reread(finished_study)[1]
+    monkeypatch.setattr(v1, "ADVERSARIES", {"none": v1.ADVERSARIES["none"]})
+    monkeypatch.setattr(v1, "TIERS", {"smoke": ("none",)})
+    assert reread(finished_study)[1] == before
+
+
+def test_two_studies_of_one_store_run_no_cell_twice(model_folders: Folders, tmp_path: Path) -> None:
+    """One of them waits for what the other one holds."""
+    asked, told, records = request(model_folders), [Silent(), Silent()], []
+
+    def study(reporter: Silent) -> None:
+        records.append(run_study(asked, Store(tmp_path), lambda spec: HFEngine(load_subject(spec)), reporter)[1])
+
+    threads = [threading.Thread(target=study, args=(reporter,)) for reporter in told]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run_now = [done[:3] for reporter in told for done in reporter.done if not done[3]]
+    assert len(run_now) == len(set(run_now)) == 9
+    assert records[0] == records[1]
+
+
+def test_a_verdict_of_broken_comes_early() -> None:
+    rows = Request([], "standard").rows()
+    order = [row.name for wave in waves(rows) for row in wave]
+    assert sorted(order) == sorted(row.name for row in rows)
+    assert [row.name for row in next(waves(rows))] == ["none", "prefill", "quantise"], "what trains nothing comes first"
+    assert order.index("t-facts") < order.index("sampling") < order.index("gcg")
+
+
+def test_a_study_may_stop_when_everything_is_broken(tmp_path: Path) -> None:
+    asked = Request(
+        ["organism:exposed"],
+        "smoke",
+        ("prefill", "t-facts"),
+        max_new_tokens=8,
+        domain="vault/64",
+        stop_when_broken=True,
+    )
+    record, told = run(asked, tmp_path)
+    assert record["subjects"][0]["result"]["verdict"]["name"] == "broken"
+    assert {done[1] for done in told.done} == {"none", "prefill"} and record["not_run"] == ["t-facts"]
+    searching, _ = run(replace(asked, only=("prefill",), search_trials=1), tmp_path)
+    assert searching["not_run"] == [] and searching["searches"] == {}, "all is broken by the end of the table"
+    again, _ = run(replace(asked, subjects=["organism:never-exposed"], only=("prefill",)), tmp_path)
+    assert again["subjects"][0]["result"]["verdict"]["name"] != "broken" and again["not_run"] == []
 
 
 def test_a_subject_without_references(model_folders: Folders, tmp_path: Path) -> None:
@@ -196,10 +301,13 @@ def kill_after(command: list[str], done: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-def test_kill_9_in_the_middle_costs_one_cell(model_folders: Folders, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_kill_9_in_the_middle_costs_a_cell_a_worker(model_folders: Folders, tmp_path: Path, workers: int) -> None:
+    """Workers of their own finish the cell they are at, or leave it to the same command."""
     main = "from immunobench.cli import main; main()"
     command = [sys.executable, "-c", main, "run", str(model_folders["subject"]), "--max-new-tokens", "8"]
     command += [part for name in STUDIED for part in ("--only", name)]
+    command += ["--device", "cpu", "--workers", str(workers)]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     subprocess.run([*command, "--out", str(undisturbed)], check=True, capture_output=True)
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from immunobench.errors import ImmunobenchError
-from immunobench.study.cell import Cell
-from immunobench.study.store import Store, write_atomically, write_json
+from immunobench.study.cell import Cell, Failure
+from immunobench.study.store import UNFINISHED, Store, write_atomically, write_json
 from tests.study.synthetic import cell_tables, level
 
 POINTS = {("", 0): level(0.5, refused=0.5), ("", 1): level(0.7)}
@@ -28,8 +28,8 @@ def stored(root: Path) -> tuple[Store, Cell, pa.Table, pa.Table]:
 
 
 def files(root: Path) -> list[str]:
-    """Every file under ``root``."""
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    """Every file under ``root`` but the lock that writers share."""
+    return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.name != ".lock")
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -179,28 +179,30 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     assert code == 0
 
 
-@pytest.mark.parametrize("renames", [0, 1, 2])
-def test_a_crash_between_any_two_files_is_a_cell_not_done(tmp_path: Path, renames: int) -> None:
-    """The process ends by itself, without cleaning up, in place of one of the renames."""
-    store = Store(tmp_path)
-    cell, items, transcripts = cell_tables(POINTS, {"seed": 3})
+def test_what_a_crash_left_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    store, cell, *_ = stored(tmp_path)
+    left = tmp_path / UNFINISHED / f".{cell.cell_id}.0123456789ab.tmp"
+    left.mkdir()
+    (left / "items.parquet").touch()
+    Store(tmp_path)
+    assert left.is_dir(), "another process may be writing it"
+    os.utime(left, (0, 0))
+    Store(tmp_path)
+    assert not left.exists() and store.read(cell.cell_id) == cell
 
-    def body() -> None:
-        replace, left = os.replace, iter(range(renames))
 
-        def dying(*paths: str) -> None:
-            if next(left, None) is None:
-                os._exit(9)
-            replace(*paths)
-
-        os.replace = dying  # type: ignore[assignment]
-        store.write(cell, items, transcripts)
-
-    assert in_a_fork(body) == 9
-    assert store.read(cell.cell_id) is None
-    store.write(cell, items, transcripts)
-    assert store.read(cell.cell_id) is not None
-    assert store.items(cell.cell_id).equals(items)
+def test_a_done_cell_is_never_replaced_and_a_failed_one_is(tmp_path: Path) -> None:
+    store, cell, items, transcripts = stored(tmp_path)
+    other = cell.model_copy(update={"environment": {"seconds": 1.0}})
+    assert store.write(other, items, transcripts) == cell == store.read(cell.cell_id)
+    failed, *_ = cell_tables(POINTS, {"seed": 2})
+    failure = Failure(type="E", message="m", traceback="t")
+    stored_failure = store.write(
+        failed.model_copy(update={"status": "error", "error": failure}), items.slice(0, 0), transcripts.slice(0, 0)
+    )
+    assert store.read(failed.cell_id) == stored_failure
+    assert store.write(failed, items, transcripts).status == "done"
+    assert store.size(failed.cell_id) > 0
 
 
 def test_an_atomic_write_replaces_all_or_nothing(tmp_path: Path) -> None:
