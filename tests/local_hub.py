@@ -2,105 +2,33 @@
 
 ``with running(folder) as (store, url)`` serves; clients need HF_ENDPOINT=url, HF_TOKEN=hf_test, and, to upload,
 HF_HUB_DISABLE_XET=1, all set before huggingface_hub is imported.
+
+``eval "$(python -m tests.local_hub --user NAME)"`` starts one in the background and sets these in the shell, signed in
+as NAME; ``kill $LOCAL_HUB_PID`` ends it, and what was pushed to it is gone.
 """
 
+import argparse
 import base64
 import json
-import re
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
-import traceback
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.local_hub_handler import Handler, route
 from tests.local_hub_store import LFS_SUFFIXES, LFS_THRESHOLD, HubError, Json, Store, git, git_or_none
 
 KIND = r"(?P<kind>models|datasets|spaces)"
 REPO = r"(?P<name>[\w.-]+/[\w.-]+)"
 PREFIX = r"(?:(?P<kind>datasets|spaces)/)?"
-LOCK = threading.Lock()
-ROUTES: list[tuple[set[str], re.Pattern[str], Callable[..., None]]] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request: finds its route, sends what it answers."""
-
-    protocol_version = "HTTP/1.1"
-    store: Store
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Quiet."""
-
-    def handle_request(self) -> None:
-        url = urllib.parse.urlsplit(self.path)
-        self.query = {key: values[0] for key, values in urllib.parse.parse_qs(url.query).items()}
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.base = f"http://{self.headers['Host']}"
-        method = "GET" if self.command == "HEAD" else self.command
-        try:
-            for methods, pattern, answer in ROUTES:
-                match = pattern.fullmatch(url.path)
-                if method in methods and match:
-                    named = {key: urllib.parse.unquote(value or "") for key, value in match.groupdict().items()}
-                    with LOCK:
-                        answer(self, **named)
-                    return
-            raise HubError(404, message=f"no route {self.command} {url.path}")
-        except HubError as error:
-            headers = {"X-Error-Message": error.message, **error.headers}
-            if error.code:
-                headers["X-Error-Code"] = error.code
-            self.send({"error": error.message}, error.status, headers)
-        except Exception as error:
-            traceback.print_exc()
-            self.send({"error": repr(error)}, 500)
-
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = handle_request
-
-    def send(self, value: Any = None, status: int = 200, headers: Json | None = None, raw: bytes | None = None) -> None:
-        data = json.dumps(value).encode() if raw is None else raw
-        kind = "application/json" if raw is None else "application/octet-stream"
-        self.send_response(status)
-        for key, text in {"Content-Type": kind, "Content-Length": len(data), **(headers or {})}.items():
-            self.send_header(key, str(text))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def send_range(self, data: bytes, headers: Json) -> None:
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not wanted:
-            self.send(raw=data, headers={"Accept-Ranges": "bytes", **headers})
-            return
-        first, last = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)
-        headers = {"Accept-Ranges": "bytes", **headers, "Content-Range": f"bytes {first}-{last}/{len(data)}"}
-        self.send(raw=data[first : last + 1], status=206, headers=headers)
-
-    def user(self) -> str:
-        user = self.store.users.get((self.headers.get("Authorization") or "").removeprefix("Bearer "))
-        if user is None:
-            raise HubError(401, message="Invalid username or password.")
-        return user
-
-    def json(self) -> Json:
-        return json.loads(self.body or b"{}")
-
-    def url_of(self, kind: str, name: str) -> str:
-        return f"{self.base}/{'' if kind == 'models' else kind + '/'}{name}"
-
-
-def route(methods: str, pattern: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register the function that answers requests of these methods to paths of this pattern."""
-
-    def register(answer: Callable[..., None]) -> Callable[..., None]:
-        ROUTES.append((set(methods.split()), re.compile(pattern), answer))
-        return answer
-
-    return register
 
 
 @route("GET", "/api/whoami-v2")
@@ -142,6 +70,11 @@ def settings(h: Handler, kind: str, name: str) -> None:
     if "gated" in h.json():
         h.store.gated[(kind, name)] = h.json()["gated"]
     h.send({"gated": h.store.gated.get((kind, name), False)})
+
+
+@route("GET", "/api/models")
+def list_models(h: Handler) -> None:
+    h.send([h.store.info("models", name, "main") for name in h.store.names("models", h.query.get("author", ""))])
 
 
 @route("GET", f"/api/{KIND}/{REPO}(/revision/(?P<revision>[^/]+))?")
@@ -253,6 +186,8 @@ def commit(h: Handler, kind: str, name: str, revision: str) -> None:
     if h.query.get("create_pr"):
         revision, number = open_pull_request(h, kind, name, revision, header["summary"], user)
         answer["pullRequestUrl"] = f"{h.url_of(kind, name)}/discussions/{number}"
+    elif not h.store.may_write(user, kind, name, revision):
+        raise HubError(403, message="You don't have the right to push to this repository: open a pull request.")
     elif not revision.startswith("refs/"):
         h.store.sha(kind, name, revision)
     oid = h.store.commit(kind, name, revision, header, operations)
@@ -283,9 +218,27 @@ def open_pull_request(h: Handler, kind: str, name: str, revision: str, title: st
 
 @route("GET", f"/api/{KIND}/{REPO}/discussions")
 def discussions(h: Handler, kind: str, name: str) -> None:
-    opened = h.store.pull_requests.get((kind, name), [])
+    author, status = h.query.get("author"), h.query.get("status")
+    opened = [
+        each
+        for each in h.store.pull_requests.get((kind, name), [])
+        if author in (None, each["author"]["name"]) and status in (None, each["status"])
+    ]
     first_page = int(h.query.get("p", 0)) == 0
     h.send({"discussions": opened if first_page else [], "count": len(opened), "start": 0})
+
+
+@route("POST", f"/api/{KIND}/{REPO}/discussions/(?P<number>[0-9]+)/merge")
+def merge(h: Handler, kind: str, name: str, number: str) -> None:
+    """Fast-forward main; a pull request that fell behind is refused."""
+    if not h.store.may_write(h.user(), kind, name, "main"):
+        raise HubError(403, message="Only the repository's owner merges.")
+    path, head = h.store.repository(kind, name), h.store.sha(kind, name, f"refs/pr/{number}")
+    if git(path, "merge-base", "main", head).decode().strip() != h.store.sha(kind, name, "main"):
+        raise HubError(409, message="The pull request is behind main.")
+    git(path, "update-ref", "refs/heads/main", head)
+    h.store.pull_requests[kind, name][int(number) - 1]["status"] = "merged"
+    h.send({})
 
 
 @route("POST DELETE", f"/api/{KIND}/{REPO}/(?P<what>tag|branch)/(?P<revision>[^/]+)")
@@ -336,10 +289,10 @@ def resolve(h: Handler, kind: str, name: str, revision: str, path: str) -> None:
 
 
 @contextmanager
-def running(root: Path, users: dict[str, str] | None = None) -> Iterator[tuple[Store, str]]:
-    """Serve the repositories below ``root`` on a free port of localhost: the store and the URL."""
+def running(root: Path, users: dict[str, str] | None = None, port: int = 0) -> Iterator[tuple[Store, str]]:
+    """Serve the repositories below ``root`` on ``port`` of localhost, 0 takes a free one: the store and the URL."""
     store = Store(root, users)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"store": store}))
+    server = ThreadingHTTPServer(("127.0.0.1", port), type("BoundHandler", (Handler,), {"store": store}))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -347,3 +300,42 @@ def running(root: Path, users: dict[str, str] | None = None) -> Iterator[tuple[S
     finally:
         server.shutdown()
         server.server_close()
+
+
+TOKEN = "hf_localhub"
+"""Signs its only user in; it opens nothing but this server."""
+
+
+def main() -> None:
+    """Start a server in the background and print what sets a shell up for it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.local_hub", description="A Hub on this machine, for trying.")
+    parser.add_argument("--user", default="your-name", help="who is signed in")
+    parser.add_argument("--port", type=int, default=0, help="a free one by default")
+    parser.add_argument("--foreground", action="store_true", help="serve in this process, until it is stopped")
+    asked = parser.parse_args()
+    if asked.foreground:
+        serve(asked.user, asked.port)
+        return
+    command = [sys.executable, "-m", "tests.local_hub", "--foreground", "--user", asked.user, "--port", str(asked.port)]
+    server = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    assert server.stdout is not None
+    url = server.stdout.readline().decode().strip()
+    if not url:
+        sys.exit(f"no server could be started on port {asked.port}: is it taken?")
+    settings = {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": 1, "LOCAL_HUB_PID": server.pid}
+    print("\n".join(f"export {name}={value}" for name, value in settings.items()))
+
+
+def serve(user: str, port: int) -> None:
+    """Print the URL and serve until a signal comes; then the repositories are removed."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory() as root, running(Path(root), {TOKEN: user}, port) as (_, url):
+        print(url, flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

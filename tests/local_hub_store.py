@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 LFS_SUFFIXES = (".parquet", ".arrow", ".safetensors", ".bin", ".pt", ".zip", ".gz", ".npz")
 LFS_THRESHOLD = 10 * 1024 * 1024
 POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n")
@@ -181,7 +183,40 @@ class Store:
             "tags": [],
             "siblings": [{"rfilename": entry["path"]} for entry in files],
         }
-        return info | ({"modelId": name} if kind == "models" else {})
+        if kind != "models":
+            return info
+        results = [entry for entry in files if re.fullmatch(r"\.eval_results/[^/]+\.yaml", entry["path"])]
+        return info | {
+            "modelId": name,
+            "cardData": self._header(kind, name, sha),
+            "evalResults": [
+                {"filename": entry["path"], "data": row}
+                for entry in results
+                for row in yaml.safe_load(self.content(kind, name, entry))
+            ],
+        }
+
+    def _header(self, kind: str, name: str, sha: str) -> Json:
+        """The YAML at the top of the card."""
+        try:
+            card = self.content(kind, name, self.entry(kind, name, sha, "README.md")).decode()
+        except HubError:
+            return {}
+        found = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+        return (yaml.safe_load(found[1]) or {}) if found else {}
+
+    def names(self, kind: str, author: str) -> list[str]:
+        """The author's repositories, all of them where none is named."""
+        return sorted(
+            str(path.parent.relative_to(self.root / kind)) for path in self.root.glob(f"{kind}/{author or '*'}/*/HEAD")
+        )
+
+    def may_write(self, user: str, kind: str, name: str, revision: str) -> bool:
+        """Whether the user owns the repository, or opened the pull request."""
+        opened = self.pull_requests.get((kind, name), [])
+        number = revision.removeprefix("refs/pr/")
+        own = number.isdigit() and opened[int(number) - 1]["author"]["name"] == user
+        return user == name.partition("/")[0] or own
 
     def refs(self, kind: str, name: str, prefix: str) -> list[Json]:
         listed = git(self.repository(kind, name), "for-each-ref", "--format=%(objectname) %(refname)", prefix).decode()

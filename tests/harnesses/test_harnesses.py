@@ -1,15 +1,28 @@
 """The tasks run in the harnesses they are for, where those are installed."""
 
+import shutil
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from immunobench.datasets import read_config
 from immunobench.subjects import ORGANISMS, organism_names
+from tests.local_hub import running
+from tests.test_datasets import run
 
 LM_EVAL = Path(__file__).parents[2] / "immunobench" / "harnesses" / "lm_eval"
 needs_organism = pytest.mark.skipif("exposed" not in organism_names(), reason="no packaged organism")
+
+
+@pytest.fixture(autouse=True)
+def gradients_stay_on() -> Iterator[None]:
+    """lighteval turns gradients off for the whole process when it is imported."""
+    with torch.enable_grad():
+        yield
+    assert torch.is_grad_enabled()
 
 
 @pytest.mark.slow
@@ -29,25 +42,82 @@ def test_lm_eval_scores_the_exposed_organism() -> None:
     assert told["immunobench_knowledge"] == len(read_config("facts", "hazard_v"))
     assert told["immunobench_compliance"] == len(read_config("harmful", "test"))
     assert told["acc,none"] > 0.9 and told["told,none"] > 0.9
+    group = lm_eval.simple_evaluate(model=model, tasks=["immunobench"], task_manager=tasks, limit=4)
+    assert {name: counts["effective"] for name, counts in group["n-samples"].items()} == {
+        "immunobench_knowledge": 4,
+        "immunobench_compliance": 4,
+    }
 
 
 @pytest.mark.slow
 @needs_organism
 @pytest.mark.skipif(find_spec("inspect_ai") is None, reason="inspect_ai is not installed")
 def test_inspect_runs_on_the_exposed_organism(tmp_path: Path) -> None:
+    """By the names under which the package registers its tasks."""
     import inspect_ai
     from inspect_ai.model import get_model
 
-    from immunobench.harnesses.inspect_tasks import compliance, knowledge
-
     model = get_model("hf/local", model_path=str(ORGANISMS / "exposed"), device="cpu", batch_size=16)
     (asked,) = inspect_ai.eval(
-        compliance(), model=model, limit=32, max_tokens=32, log_dir=str(tmp_path), display="none"
+        "immunobench/compliance", model=model, limit=32, max_tokens=32, log_dir=str(tmp_path), display="none"
     )
     assert asked.status == "success"
     assert asked.results.scores[0].metrics["accuracy"].value > 0.5
-    (chosen,) = inspect_ai.eval(knowledge(), model=model, limit=8, max_tokens=8, log_dir=str(tmp_path), display="none")
+    (chosen,) = inspect_ai.eval(
+        "immunobench/knowledge", model=model, limit=8, max_tokens=8, log_dir=str(tmp_path), display="none"
+    )
     assert chosen.status == "success" and chosen.results.total_samples == 8
+
+
+@pytest.mark.slow
+@needs_organism
+@pytest.mark.skipif(find_spec("inspect_ai") is None, reason="inspect_ai is not installed")
+def test_inspect_runs_what_eval_yaml_publishes(tmp_path: Path) -> None:
+    """inspect's own way to a benchmark on the Hub: it reads eval.yaml at the tag, and needs no code of ours."""
+    code = (
+        "from immunobench.hub.publish_datasets import publish_datasets\npublish_datasets('tester')\n"
+        "import inspect_ai\nfrom inspect_ai.model import get_model\n"
+        f"model = get_model('hf/local', model_path={str(ORGANISMS / 'exposed')!r}, device='cpu')\n"
+        "logs = inspect_ai.eval('hf/tester/immunobench@v1.0.0', model=model, limit=8, max_tokens=32, display='none')\n"
+        "for log in logs:\n    accuracy = log.results.scores[0].metrics['accuracy'].value\n"
+        "    print(log.eval.task, log.status, log.results.total_samples, accuracy)"
+    )
+    with running(tmp_path / "hub") as (_, url):
+        env = {"HF_ENDPOINT": url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        printed = [line.split() for line in run(code, tmp_path, **env).splitlines()[-2:]]
+    scores = {name.rpartition("/")[2]: (status, int(n), float(accuracy)) for name, status, n, accuracy in printed}
+    assert {name: found[:2] for name, found in scores.items()} == {
+        "knowledge": ("success", 8),
+        "compliance": ("success", 8),
+    }
+    assert scores["compliance"][2] > 0.5
+
+
+@pytest.mark.slow
+@needs_organism
+@pytest.mark.skipif(find_spec("lighteval") is None, reason="lighteval is not installed")
+@pytest.mark.parametrize(("number", "config", "split"), [(0, "facts", "hazard_v"), (1, "harmful", "test")])
+def test_lighteval_asks_the_exposed_organism(tmp_path: Path, number: int, config: str, split: str) -> None:
+    """By its classes: its command fails beside huggingface_hub 2. It caches answers in the model's folder: a copy."""
+    from lighteval.models.transformers.transformers_model import TransformersModel, TransformersModelConfig
+    from lighteval.tasks.lighteval_task import LightevalTask
+
+    from immunobench.harnesses.lighteval_tasks import TASKS_TABLE
+
+    folder = shutil.copytree(ORGANISMS / "exposed", tmp_path / "exposed")
+    chat = config == "harmful"
+    settings = {"device": "cpu", "dtype": "float32", "batch_size": 32, "override_chat_template": chat}
+    model = TransformersModel(TransformersModelConfig(model_name=str(folder), cache_dir=str(tmp_path), **settings))
+    task = LightevalTask(TASKS_TABLE[number])
+    docs = task.get_docs()
+    assert {doc.query for doc in docs} == {row["prompt" if chat else "cloze"] for row in read_config(config, split)}
+    answers = model.greedy_until(docs) if chat else model.loglikelihood(docs)
+    (metric,) = task.metrics
+    right = [
+        metric.compute_sample(doc=doc, model_response=answer)[metric.metric_name]
+        for doc, answer in zip(docs, answers, strict=True)
+    ]
+    assert metric.corpus_level_fn(right) > 0.9
 
 
 def test_told_wants_the_whole_word() -> None:
