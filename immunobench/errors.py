@@ -4,8 +4,10 @@ The command line prints the sentence alone and leaves with ``exit_code``;
 anything else that escapes is a bug and keeps its traceback.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class ImmunobenchError(Exception):
@@ -29,3 +31,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose one of {', '.join(names)}."
     return UsageError(f"unknown {kind} '{name}': {hint}")
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Say of an OSError inside, where ``path`` is written, what to do. Raises ImmunobenchError for it."""
+    try:
+        yield
+    except OSError as error:
+        raise ImmunobenchError(
+            f"cannot write {path}: {error.strerror}; free space or choose another folder with --out, "
+            "then run the same command again."
+        ) from error

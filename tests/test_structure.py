@@ -1,4 +1,6 @@
-"""The parts of nine kinds of decoder, found by structure; clear errors for what is none."""
+"""The parts of eleven kinds of decoder, found by structure; clear errors for what is none."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +40,7 @@ FAMILIES = {
     "Qwen3": (GROUPED, "self_attn", "mlp", "self_attn.o_proj", "mlp.down_proj", "model.norm", 7),
     "Gemma2": (WINDOWED, "self_attn", "mlp", "self_attn.o_proj", "mlp.down_proj", "model.norm", 7),
     "Gemma3": (WINDOWED, "self_attn", "mlp", "self_attn.o_proj", "mlp.down_proj", "model.norm", 7),
+    "Olmo2": (SHARED, "self_attn", "mlp", "self_attn.o_proj", "mlp.down_proj", "model.norm", 7),
     "Phi": (SHARED, "self_attn", "mlp", "self_attn.dense", "mlp.fc2", "model.final_layernorm", 6),
     "Phi3": (WINDOWED, "self_attn", "mlp", "self_attn.o_proj", "mlp.down_proj", "model.norm", 4),
     "GPTNeoX": (SHARED, "attention", "mlp", "attention.dense", "mlp.dense_4h_to_h", "gpt_neox.final_layer_norm", 4),
@@ -45,11 +48,11 @@ FAMILIES = {
 }
 
 
-def build(family: str) -> nn.Module:
-    """A tiny random model of ``family``."""
+def build(family: str, **options: Any) -> nn.Module:
+    """A tiny random model of ``family``, with ``options`` in place of those of its config."""
     name = f"{family}TextConfig" if family == "Gemma3" else f"{family}Config"
     kind = "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM"
-    config = getattr(transformers, name)(**FAMILIES[family][0])
+    config = getattr(transformers, name)(**{**FAMILIES[family][0], **options})
     model: nn.Module = getattr(transformers, kind)(config).eval()
     return model
 
@@ -120,6 +123,16 @@ def test_an_encoder_is_refused() -> None:
 def test_a_state_space_model_is_refused() -> None:
     config = transformers.MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4)
     assert "MambaBlock has 1 parts" in message(transformers.MambaForCausalLM(config))
+
+
+def test_what_the_limits_say_is_refused_is_refused() -> None:
+    opt = transformers.OPTConfig(
+        vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=32
+    )
+    experts = transformers.MixtralConfig(**{**GROUPED, "num_local_experts": 2})
+    ending = "parts with linears where attention and an MLP were expected: this architecture is not supported."
+    said = [message(transformers.OPTForCausalLM(opt)), message(transformers.MixtralForCausalLM(experts))]
+    assert said == [f"OPTDecoderLayer has 3 {ending}", f"MixtralDecoderLayer has 1 {ending}"]
 
 
 def test_linears_are_named_once() -> None:

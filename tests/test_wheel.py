@@ -1,4 +1,4 @@
-"""The built wheel is complete: installed alone, away from the checkout and without a Hub, it does the main job."""
+"""The built wheel is complete: installed alone, away from the checkout and without a network, it does the main job."""
 
 import os
 import subprocess
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CLOSED = "http://127.0.0.1:9"
+"""The port of discard, where nothing listens."""
 
 
 @pytest.mark.slow
@@ -24,11 +26,19 @@ def test_wheel_alone_runs_the_smoke_tier(tmp_path: Path) -> None:
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    clean |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
-    command = [str(environment / "bin" / "immunobench"), "run", "organism:refusal", "--tier", "smoke"]
-    command += ["--domain", "vault/64", "--out", "study"]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "HF_"))}
+    # Whoever asks for data all the same finds the door shut.
+    clean |= {f"{scheme}_proxy": CLOSED for scheme in ("http", "https", "all", "HTTP", "HTTPS", "ALL")}
+    clean |= {
+        "HF_HUB_OFFLINE": "1",
+        "HF_ENDPOINT": CLOSED,
+        "HF_HOME": str(tmp_path / "hf"),
+        "no_proxy": "",
+        "NO_PROXY": "",
+    }
+    command = [str(environment / "bin" / "immunobench"), "run", "organism:refusal", "--tier", "smoke", "--out", "study"]
     done = subprocess.run(command, cwd=elsewhere, env=clean, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "broken" in done.stdout
     assert (elsewhere / "study" / "study.json").is_file()
+    assert not list((tmp_path / "hf").rglob("*.parquet")), "the data came with the package"

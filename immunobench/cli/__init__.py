@@ -2,7 +2,7 @@
 
 import sys
 
-from immunobench.cli import data, models, studies  # noqa: F401  (each registers its commands)
+from immunobench.cli import data, hub, models, studies  # noqa: F401  (each registers its commands)
 from immunobench.cli.app import app
 from immunobench.errors import ImmunobenchError
 

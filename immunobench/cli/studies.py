@@ -1,5 +1,6 @@
 """Commands about studies: plan, run, score again, report."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,86 +11,82 @@ from immunobench.cli.options import (
     SUBJECT_HELP,
     AsJson,
     Device,
-    DomainName,
     Dtype,
-    EngineName,
-    Exposed,
-    MaxNewTokens,
-    NeverExposed,
-    Only,
-    Seeds,
-    Tier,
+    StudyOptions,
     opener,
     print_json,
-    request,
+    say,
+    takes_study_options,
     training_progress,
 )
 from immunobench.errors import ImmunobenchError, unknown_name
 
 
 @app.command()
-def plan(
-    subjects: Annotated[list[str], typer.Argument(metavar="SUBJECT...", help=SUBJECT_HELP)],
-    tier: Tier = "quick",
-    only: Only = None,
-    seeds: Seeds = 1,
-    domain: DomainName = None,
-    exposed: Exposed = None,
-    never_exposed: NeverExposed = None,
-    max_new_tokens: MaxNewTokens = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Show cells, time and memory; run nothing but a short calibration."""
+@takes_study_options
+def plan(options: StudyOptions, as_json: AsJson = False) -> None:
+    """Show cells, time, memory and disk; run nothing but a short calibration."""
     from immunobench.report.terminal import console, print_list
     from immunobench.study.plan import estimate
 
-    asked = request(subjects, tier, only, seeds, domain, exposed, never_exposed, max_new_tokens)
-    found = estimate(asked, opener("auto", device, dtype))
+    asked = options.request()
+    found = estimate(asked, options.opener(asked))
     if as_json:
         print_json(found)
         return
     rows = [(c["subject"], c["adversary"], c["points"], f"{c['seconds']:.0f} s") for c in found["cells"]]
     print_list("", rows, ("subject", "adversary", "checkpoints", "time"), console())
     console().print(
-        f"{len(rows)} cells, about {found['seconds'] / 60:.0f} min, {found['memory_gib']:.1f} GiB of memory.",
+        f"{len(rows)} cells, about {found['seconds'] / 60:.0f} min with one worker, "
+        f"{found['memory_gib']:.1f} GiB of memory, {found['disk_bytes'] / 2**20:.0f} MiB of disk.",
         markup=False,
     )
+    for line in found["engines"]:
+        console().print(line, markup=False)
 
 
 @app.command()
+@takes_study_options
 def run(
-    subjects: Annotated[list[str], typer.Argument(metavar="SUBJECT...", help=SUBJECT_HELP)],
-    tier: Tier = "quick",
-    only: Only = None,
-    seeds: Seeds = 1,
-    domain: DomainName = None,
-    exposed: Exposed = None,
-    never_exposed: NeverExposed = None,
-    max_new_tokens: MaxNewTokens = None,
-    engine: EngineName = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    options: StudyOptions,
     out: Annotated[Path | None, typer.Option(help="Folder of the study; runs/SUBJECT-TIER by default.")] = None,
-    fail_on: Annotated[str | None, typer.Option(help="Leave with code 3 when a subject gets this verdict.")] = None,
+    executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="Workers, each with its own GPU or cores; 1 by default, with ray what it has.")
+    ] = None,
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; one on this machine without.")] = None,
+    task_memory: Annotated[float | None, typer.Option(help="GiB that each task asks of Ray.")] = None,
+    stop_when_broken: Annotated[
+        bool, typer.Option("--stop-when-broken", help="Leave out what is left once every subject is broken.")
+    ] = False,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(help="Leave with code 3 when a subject is broken, inconclusive or held (by collapse too)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Attack, probe and score subjects. The same command goes on where it was stopped."""
+    from immunobench.protocol.verdict import GROUPS
     from immunobench.report.terminal import StudyProgress, console, print_results
+    from immunobench.study.executors.choose import choose_executor
+    from immunobench.study.opening import engine_of_study
     from immunobench.study.plan import size
     from immunobench.study.run import run_study
     from immunobench.study.store import Store
 
-    asked = request(subjects, tier, only, seeds, domain, exposed, never_exposed, max_new_tokens)
-    if fail_on not in (None, "broken", "inconclusive", "held"):
-        raise unknown_name("verdict", str(fail_on), ("broken", "inconclusive", "held"))
-    open_engine = opener(engine, device, dtype)
+    asked = options.request(stop_when_broken)
+    if fail_on is not None and fail_on not in GROUPS:
+        raise unknown_name("verdict", fail_on, GROUPS)
+    open_engine = options.opener(asked)
     points, cells = size(asked)
-    store = Store(out or Path("runs") / f"{'+'.join(Path(s).name.replace(':', '-') for s in subjects)}-{tier}")
+    names = "+".join(Path(s).name.replace(":", "-") for s in options.subjects)
+    store = Store(out or Path("runs") / f"{names}-{options.tier}")
+    if options.engine == "auto":
+        open_engine.chosen = replace(open_engine.chosen, engine=engine_of_study(store.root))
+    place = choose_executor(executor, store.root, open_engine, options.device, workers, ray_address, task_memory)
     with StudyProgress(points, cells) as progress:
         try:
-            results, record = run_study(asked, store, open_engine, progress)
+            results, record = run_study(asked, store, open_engine, progress, place)
         except KeyboardInterrupt:
             raise ImmunobenchError("stopped: what was done is kept; the same command goes on.") from None
     if as_json:
@@ -97,25 +94,49 @@ def run(
     else:
         print_results(results, console())
         console(stderr=True).print(f"Stored in {store.root}", markup=False)
-    if any(result.verdict.name == fail_on for result in results):
+    if fail_on and any(result.verdict.name in GROUPS[fail_on] for result in results):
         raise typer.Exit(3)
+    if record["failed"]:
+        first = record["failed"][0]
+        raise ImmunobenchError(
+            f"{len(record['failed'])} adversaries failed on a model, first {first['adversary']} ({first['why']}): "
+            "the others are kept; run the same command to try again."
+        )
 
 
 @app.command()
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a study.")], as_json: AsJson = False
+    run_folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of studies; several are put side by side.")
+    ],
+    form: Annotated[
+        str, typer.Option("--format", help="terminal, md, json, csv, latex, bibtex, html, png or pdf.")
+    ] = "terminal",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write; for png and pdf a folder. By default RUN/report.html, RUN/figures, or print."
+        ),
+    ] = None,
+    with_transcripts: Annotated[
+        bool, typer.Option("--with-transcripts", help="Show requests and answers in the page; redacted by default.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show a study again, scored afresh from its stored measurements; no model is run."""
-    from immunobench.report.terminal import console, print_judges, print_results
-    from immunobench.study.judging import summarise
-    from immunobench.study.reread import reread
+    """Show studies again, scored afresh from their stored measurements; no model is run."""
+    from immunobench.report.terminal import console, print_studies
+    from immunobench.report.write import check_format, write_report
 
-    results, record = reread(run_folder)
-    if as_json:
-        print_json(record)
-    else:
-        print_results(results, console())
-        print_judges(summarise(run_folder), console())
+    form = "json" if as_json else form
+    check_format(form, with_transcripts)
+    from immunobench.report.reading import read_studies
+
+    studies = read_studies(run_folders)
+    if form == "terminal":
+        print_studies(studies, console())
+        return
+    for line in write_report(studies, form, out, with_transcripts):
+        say(line)
 
 
 @app.command()
