@@ -109,6 +109,15 @@ class Silent:
 
 
 STUDIED = ("none", "prefill", "quantise")
+BROKEN_EARLY = Request(
+    ["organism:exposed"],
+    "smoke",
+    ("prefill", "t-facts"),
+    max_new_tokens=8,
+    domain="vault/128",
+    stop_when_broken=True,
+)
+"""A study that ends before its last adversary, on the fewest facts that decide a verdict."""
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,11 @@ def test_a_transcript_is_of_the_commands_that_the_script_runs(name: str) -> None
 
 def test_make_quickstart_runs_the_command_that_is_shown() -> None:
     recipe = subprocess.run(
-        ["make", "--dry-run", "--always-make", "quickstart"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "--always-make", "--no-print-directory", "quickstart"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     last = " ".join(recipe.stdout.replace("\\\n", " ").rstrip().splitlines()[-1].split())
     assert [last] == [f".venv/bin/{command}" for command in COMMANDS["quickstart"]]

@@ -17,6 +17,7 @@ from immunobench.study.plan import size
 from immunobench.study.run import Request, run_study
 from immunobench.study.store import Store
 from immunobench.subjects import load_subject
+from tests.conftest import BROKEN_EARLY
 
 
 def test_what_looks_like_markup_is_shown() -> None:
@@ -78,13 +79,5 @@ def test_the_bar_ends_full_where_cells_fail_or_are_left_out(
     asked = Request([str(model_folders["subject"])], "smoke", ("none", "quantise"), max_new_tokens=8)
     shown = shown_while(asked, tmp_path / "failed")
     assert shown[-1][1] == shown[-1][2] == size(asked)[0]
-    early = Request(
-        ["organism:exposed"],
-        "smoke",
-        ("prefill", "t-facts"),
-        max_new_tokens=8,
-        domain="vault/64",
-        stop_when_broken=True,
-    )
-    shown = shown_while(early, tmp_path / "early")
-    assert 0 < shown[-1][1] == shown[-1][2] < shown[0][2] == size(early)[0]
+    shown = shown_while(BROKEN_EARLY, tmp_path / "early")
+    assert 0 < shown[-1][1] == shown[-1][2] < shown[0][2] == size(BROKEN_EARLY)[0]

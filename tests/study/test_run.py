@@ -24,7 +24,7 @@ from immunobench.study.reread import reread
 from immunobench.study.run import Request, as_json, find_trials, run_study, waves, work
 from immunobench.study.store import Store
 from immunobench.subjects import load_subject
-from tests.conftest import STUDIED, Silent
+from tests.conftest import BROKEN_EARLY, STUDIED, Silent
 
 Folders = dict[str, Path]
 
@@ -265,20 +265,12 @@ def test_a_verdict_of_broken_comes_early() -> None:
 
 
 def test_a_study_may_stop_when_everything_is_broken(tmp_path: Path) -> None:
-    asked = Request(
-        ["organism:exposed"],
-        "smoke",
-        ("prefill", "t-facts"),
-        max_new_tokens=8,
-        domain="vault/64",
-        stop_when_broken=True,
-    )
-    record, told = run(asked, tmp_path)
+    record, told = run(BROKEN_EARLY, tmp_path)
     assert record["subjects"][0]["result"]["verdict"]["name"] == "broken"
     assert {done[1] for done in told.done} == {"none", "prefill"} and record["not_run"] == ["t-facts"]
-    searching, _ = run(replace(asked, only=("prefill",), search_trials=1), tmp_path)
+    searching, _ = run(replace(BROKEN_EARLY, only=("prefill",), search_trials=1), tmp_path)
     assert searching["not_run"] == [] and searching["searches"] == {}, "all is broken by the end of the table"
-    again, _ = run(replace(asked, subjects=["organism:never-exposed"], only=("prefill",)), tmp_path)
+    again, _ = run(replace(BROKEN_EARLY, subjects=["organism:never-exposed"], only=("prefill",)), tmp_path)
     assert again["subjects"][0]["result"]["verdict"]["name"] != "broken" and again["not_run"] == []
 
 
