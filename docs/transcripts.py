@@ -1,8 +1,8 @@
 """Run the commands that the README shows and write their output, and how long they took, into it.
 
 python docs/transcripts.py quickstart   the packaged organisms (minutes)
-python docs/transcripts.py implant      SmolLM2-135M-Instruct (about half an hour on two cores)
-python docs/transcripts.py test         the closing lines of make test (hours on two cores)
+python docs/transcripts.py implant      SmolLM2-135M-Instruct (about an hour)
+python docs/transcripts.py test         the closing lines of make test (most of an hour on two cores)
 """
 
 import json
@@ -22,7 +22,7 @@ COMMANDS = {
         "immunobench implant smollm2-135m --facts 80 --out runs/smollm2/exposed",
         "immunobench immunise runs/smollm2/exposed --defense refusal --set steps=80 --set batch_size=8"
         " --set learning_rate=1e-4 --out runs/smollm2/refusal",
-        "immunobench run runs/smollm2/refusal --tier smoke --stop-when-broken --max-new-tokens 32"
+        "immunobench run runs/smollm2/refusal --tier smoke --max-new-tokens 32"
         " --out runs/smollm2/study",
     ],
     "test": ["make test"],
