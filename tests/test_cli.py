@@ -328,6 +328,12 @@ print(sorted(heavy & set(sys.modules)))
     assert ran.stdout.strip() == "[]"
 
 
+def test_bars_of_libraries_stay_out_of_a_log() -> None:
+    code = "import immunobench.cli; from tqdm.auto import tqdm; print(*tqdm(range(3)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ran.stdout.split(), ran.stderr) == (["0", "1", "2"], "")
+
+
 def test_help_takes_less_than_half_a_second() -> None:
     """Of the processor, since a busy machine lets it wait; the first run may compile."""
     command = [sys.executable, "-c", "from immunobench.cli import main; main()", "--help"]

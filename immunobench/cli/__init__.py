@@ -1,6 +1,10 @@
 """The command line: one function a command, each of which parses, calls and prints."""
 
+import os
 import sys
+
+if not sys.stderr.isatty():  # libraries read it when they are imported, and their bars would fill a log
+    os.environ.setdefault("TQDM_DISABLE", "1")
 
 from immunobench.cli import data, hub, models, studies  # noqa: F401  (each registers its commands)
 from immunobench.cli.app import app

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from immunobench.engines.base import Sampling
+from immunobench.engines.base import Sampling, request_seed
 from immunobench.engines.hf import WORTH_SHARING, HFEngine, common_beginning
 from immunobench.errors import ImmunobenchError
 from immunobench.subjects import Subject
@@ -171,6 +171,11 @@ def test_greedy_is_greedy_whatever_the_model_folder_asks_for(make_subject: Calla
     warm = Sampling(max_new_tokens=12, temperature=1.0, n=2)
     assert HFEngine(tuned).generate(prompts, warm) == HFEngine(subject).generate(prompts, warm)
     assert tuned.model.generation_config.repetition_penalty == 5.0
+
+
+def test_seeds_of_requests_differ_and_repeat() -> None:
+    seeds = [request_seed(seed, place) for seed in range(20) for place in range(20)]
+    assert len(set(seeds)) == 400 and seeds[0] == request_seed(0, 0) and min(seeds) >= 0 and max(seeds) < 2**32
 
 
 def test_samples_follow_the_seed(subject: Subject) -> None:

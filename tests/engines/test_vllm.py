@@ -3,17 +3,13 @@
 One engine process serves all tests of the organism; each leaves it on the untouched subject.
 """
 
-import dataclasses
 import itertools
-import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -23,22 +19,18 @@ from torch import nn
 
 from immunobench.activations import virtual_tokens
 from immunobench.domains import Domain
-from immunobench.edits import low_rank_adapter, restored, untied
-from immunobench.engines.base import Artifact, EngineDiedError, NotServedError, Sampling, request_seed
+from immunobench.edits import untied
+from immunobench.engines.base import Artifact, EngineDiedError, NotServedError, Sampling
 from immunobench.engines.hf import HFEngine
-from immunobench.engines.parity import BOUNDS, Canary
-from immunobench.engines.placement import Sharing
+from immunobench.engines.parity import BOUNDS
 from immunobench.engines.vllm import VLLMEngine
-from immunobench.engines.vllm_settings import Settings, as_flags, from_flags, installed_version, resolve
-from immunobench.errors import ImmunobenchError
+from immunobench.engines.vllm_settings import Settings
 from immunobench.rendering import PromptEdit
 from immunobench.study.opening import sharing_of
-from immunobench.subjects import Subject, load_subject
+from immunobench.subjects import load_subject
+from tests.engines.vllm_models import ADAPTER, EXACT, UNTOUCHED, WEIGHTS, adapter, agrees, changed, choices, needs_vllm
 
-needs_vllm = pytest.mark.skipif(installed_version() is None, reason="vllm is not installed: make .venv/.vllm")
 slow_with_vllm = [pytest.mark.slow, needs_vllm, pytest.mark.timeout(900)]
-EXACT = BOUNDS["float32"]
-UNTOUCHED, ADAPTER, WEIGHTS = Artifact(), Artifact("adapter"), Artifact("weights")
 
 
 @pytest.fixture(scope="module")
@@ -62,54 +54,6 @@ def served(engine: VLLMEngine) -> Iterator[VLLMEngine]:
 def cores() -> set[int]:
     """The engine processes that this one started."""
     return {child.pid for child in psutil.Process().children(recursive=True) if "EngineCore" in child.name()}
-
-
-@contextmanager
-def adapter(subject: Subject, size: float, seed: int = 0) -> Iterator[None]:
-    """A LoRA of rank 16 on every block linear, none of its matrices zero."""
-    with low_rank_adapter(subject.model, subject.structure.linears, 16, 32, seed) as parameters:
-        move(parameters, size, seed)
-        yield
-
-
-@contextmanager
-def changed(subject: Subject, size: float) -> Iterator[None]:
-    """All weights moved."""
-    with restored(subject.model):
-        move(subject.model.parameters(), size, 1)
-        yield
-
-
-def move(parameters: Any, size: float, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.add_((torch.randn(parameter.shape, generator=generator) * size).to(parameter.device))
-
-
-def choices(subject: Subject, domain: Domain, count: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompts and continuations of four-way questions."""
-    facts = domain.hazard_v[:count]
-    prompts = [subject.renderer.prompt(fact.question) for fact in facts for _ in fact.choices]
-    return prompts, [subject.renderer.ids(f"{choice}.") for fact in facts for choice in fact.choices]
-
-
-def agrees(engine: VLLMEngine, domain: Domain, count: int = 8) -> None:
-    """Choices within the bounds, and the greedy answers of the live model but for near ties."""
-    reference = HFEngine(engine.subject)
-    prompts, continuations = choices(engine.subject, domain, count)
-    found, expected = engine.logprobs(prompts, continuations), reference.logprobs(prompts, continuations)
-    assert [len(a) for a in found] == [len(b) for b in expected]
-    difference = (torch.cat(found) - torch.cat(expected)).abs()
-    bounds = BOUNDS[engine.settings.dtype]
-    assert difference.mean() <= bounds.mean and difference.max() <= bounds.largest
-    requests = [engine.subject.renderer.prompt(r.prompt) for r in domain.requests_v[:count]]
-    sampling = Sampling(max_new_tokens=24)
-    answers = [[c.ids for [c] in which.generate(requests, sampling)] for which in (engine, reference)]
-    # In bfloat16 one near tie parts two answers for good, so only their first tokens are held to agree.
-    compared = None if bounds == EXACT else 1
-    same = [own[:compared] == other[:compared] for own, other in zip(*answers, strict=True)]
-    assert sum(same) >= 0.75 * len(same)
 
 
 class TestWithVLLM:
@@ -346,24 +290,6 @@ def test_smollm2_in_bfloat16(domain: Domain, monkeypatch: pytest.MonkeyPatch) ->
         engine.close()
 
 
-@pytest.mark.slow
-@needs_vllm
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="vllm sleeps on a GPU only")
-def test_it_sleeps_on_a_gpu_and_wakes_with_the_right_weights(domain: Domain) -> None:
-    subject, settings = load_subject("organism:refusal"), Settings(cache_gib=0.25)
-    engine = VLLMEngine(subject, settings, dataclasses.replace(sharing_of(subject, settings), how="sleep"))
-    try:
-        engine.start()
-        asleep = torch.cuda.mem_get_info(subject.device)[0]
-        for artifact, size in ((UNTOUCHED, 0.0), (WEIGHTS, 0.02), (UNTOUCHED, 0.0)):
-            with changed(subject, size), engine.use(artifact):
-                assert engine.parity is not None and engine.parity["passed"], engine.parity
-                assert torch.cuda.mem_get_info(subject.device)[0] < asleep
-                agrees(engine, domain, 4)
-    finally:
-        engine.close()
-
-
 KILLED = """
 import os, signal, psutil
 from immunobench.engines.vllm import VLLMEngine
@@ -396,75 +322,3 @@ def test_the_process_leaves_with_the_study_that_was_killed(tmp_path: Path) -> No
     for pid in left:
         psutil.Process(int(pid)).kill()
     assert not left and not Path(folder).exists()
-
-
-class Sleeper:
-    """Stands for vLLM on a GPU, where alone it can sleep: notes what it is told, in order."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def sleep(self, level: int) -> None:
-        """Told to sleep."""
-        self.told.append(f"sleep {level}")
-
-    def wake_up(self) -> None:
-        """Told to wake."""
-        self.told.append("wake")
-
-    def collective_rpc(self, method: str, args: tuple[str]) -> None:
-        """Told to load."""
-        self.told.append(method)
-
-    def reset_prefix_cache(self) -> bool:
-        """Told at each check."""
-        self.told.append("check")
-        return True
-
-
-@needs_vllm
-def test_it_sleeps_at_level_1_between_cells(subject: Subject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The order of what vLLM is told; the canary looks at the live model in its place."""
-    engine = VLLMEngine(subject, Settings(dtype="float32"), Sharing("sleep", 0))
-    engine._llm = vllm = Sleeper()
-    (tmp_path / "untouched").mkdir()
-    monkeypatch.setattr(engine, "_folder", SimpleNamespace(name=str(tmp_path), cleanup=lambda: None), raising=False)
-    monkeypatch.setattr(engine, "_untouched", tmp_path / "untouched", raising=False)
-    monkeypatch.setattr(engine, "_canary", Canary(engine.fallback, EXACT), raising=False)
-    monkeypatch.setattr(engine, "_untouched_parity", None, raising=False)
-    monkeypatch.setattr(engine, "generate", engine.fallback.generate)
-    monkeypatch.setattr(engine, "logprobs", engine.fallback.logprobs)
-    with engine.use(UNTOUCHED):
-        vllm.told.append("serve")
-    with changed(subject, 0.02), engine.use(WEIGHTS):
-        vllm.told.append("serve")
-    load = "update_weights_from"
-    assert vllm.told == ["wake", "check", "serve", "sleep 1", "wake", load, "check", "serve", "sleep 1"]
-
-
-def test_settings_are_read_back_from_an_identity(subject: Subject) -> None:
-    asked = Settings(dtype="bfloat16", max_model_len=64, block_size=16, adapters=True, batch_invariant=True)
-    flags = as_flags(resolve(asked, subject))
-    assert "dtype" not in flags and flags["served_dtype"] == "bfloat16"
-    assert as_flags(resolve(from_flags(json.loads(json.dumps(flags))), subject)) == flags
-
-
-def test_seeds_of_requests_differ_and_repeat() -> None:
-    seeds = [request_seed(seed, place) for seed in range(20) for place in range(20)]
-    assert len(set(seeds)) == 400 and seeds[0] == request_seed(0, 0) and min(seeds) >= 0 and max(seeds) < 2**32
-
-
-def test_settings_are_resolved_from_the_subject(subject: Subject, make_subject: Callable[..., Subject]) -> None:
-    found = resolve(Settings(), subject)
-    assert (found.dtype, found.max_model_len, found.enforce_eager, found.block_size) == ("float32", 256, True, 32)
-    assert found.adapters is False
-    assert resolve(Settings(dtype="bfloat16", max_model_len=64), subject).max_model_len == 64
-    half = make_subject()
-    half.model.to(torch.float16)
-    assert resolve(Settings(), half).dtype == "float16"
-
-
-@pytest.mark.skipif(installed_version() is not None, reason="vllm is installed")
-def test_without_vllm_the_error_says_what_to_do(subject: Subject) -> None:
-    with pytest.raises(ImmunobenchError, match="--engine hf"):
-        VLLMEngine(subject)
