@@ -3,7 +3,8 @@
     python docs/build_diagnostics.py [ORGANISM...] [--only NAME...] [--out DIR]
 
 Each runs in a process of its own, so that its peak memory is its own. Records are kept as JSON under ``--out`` and not
-run again where they are there; the page is written from all of them.
+run again where they are there; the page is written from all of them: a sentence of each, and the tables and plots of
+some.
 """
 
 import argparse
@@ -22,6 +23,8 @@ PLOTS = HERE / "figures"
 PAGE = HERE / "diagnostics-organisms.md"
 ONCE = ("durability",)
 """Diagnostics of the exposed model alone: they train on it, whatever the subject."""
+IN_FULL = ("exposed", "gradient-ascent", "refusal")
+"""Organisms whose tables and plots are shown; the others' are printed by 'immunobench diagnose'."""
 COMMAND = "import sys; from immunobench.cli import main; sys.exit(main())"
 
 
@@ -63,14 +66,25 @@ def main() -> None:
         for name in options.only:
             if name not in ONCE or organism == "exposed":
                 measure(name, organism, options.out)
-    records = [json.loads(file.read_text()) for file in sorted(options.out.glob("*/*.json"))]
-    sections = []
+    PAGE.write_text(page([json.loads(file.read_text()) for file in sorted(options.out.glob("*/*.json"))]))
+
+
+def page(records: list[dict[str, Any]]) -> str:
+    """A sentence of every record, by diagnostic, and then all of those that are shown in full."""
+    parts = [
+        "# Diagnostics of the packaged organisms",
+        "Written by `python docs/build_diagnostics.py`. What they measure is in [diagnostics.md](diagnostics.md).",
+        "## In a sentence",
+    ]
+    for name in sorted({record["name"] for record in records}):
+        told = [f"- **{record['subject']}**: {record['summary']}" for record in records if record["name"] == name]
+        parts += [f"### {name}", "\n".join(told)]
+    parts += ["## In full"]
     for record in records:
-        (plot,) = save(record, PLOTS / record["subject"], ("png",))
-        sections.append(section(record, plot))
-    of = "; ".join(f"{record['name']} of {record['subject']}" for record in records)
-    opening = f"# Diagnostics of the packaged organisms\n\nWritten by `python docs/build_diagnostics.py` from {of}."
-    PAGE.write_text("\n\n".join([opening, *sections]) + "\n", encoding="utf-8")
+        if record["subject"] in IN_FULL:
+            (plot,) = save(record, PLOTS / record["subject"], ("png",))
+            parts.append(section(record, plot))
+    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":
