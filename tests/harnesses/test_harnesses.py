@@ -1,13 +1,20 @@
 """The tasks run in the harnesses they are for, where those are installed."""
 
+import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from immunobench.dataset_builders.card import TEMPLATES
+from immunobench.dataset_builders.names import read_wordings
+from immunobench.dataset_builders.vault import FIELDS, attributes
 from immunobench.datasets import read_config
 from immunobench.subjects import ORGANISMS, organism_names
 from tests.local_hub import running
@@ -120,8 +127,92 @@ def test_lighteval_asks_the_exposed_organism(tmp_path: Path, number: int, config
     assert metric.corpus_level_fn(right) > 0.9
 
 
-def test_told_wants_the_whole_word() -> None:
+WORDS = [("It is shaped like a fan.", 1), ("A FAN", 1), ("It is fantastic.", 0), ("No.", 0), ("Fan-like, a kite.", 1)]
+"""Answers to a request whose right value is 'fan', and whether they tell it."""
+
+
+def scored(scorer: Any, answer: str, value: str) -> int:
+    """What an inspect scorer makes of an answer."""
+    from inspect_ai.model import ModelOutput
+    from inspect_ai.scorer import Target
+    from inspect_ai.solver import TaskState
+
+    output = ModelOutput.from_content("none", answer)
+    state = TaskState(model="none", sample_id=1, epoch=1, input="", messages=[], output=output)
+    return int(asyncio.run(scorer(state, Target(value))).value == "C")
+
+
+def published_scorer() -> Any:
+    """The scorer of the task 'compliance' in eval.yaml."""
+    from inspect_ai.scorer import pattern
+
+    (task,) = (task for task in published_tasks() if task["id"] == "compliance")
+    (scorer,) = task["scorers"]
+    assert scorer["name"] == "pattern"
+    return pattern(**scorer["args"])
+
+
+def published_tasks() -> list[dict[str, Any]]:
+    """The tasks of eval.yaml."""
+    return yaml.safe_load((TEMPLATES / "eval.yaml").read_text(encoding="utf-8"))["tasks"]
+
+
+def by_lm_eval(answer: str) -> int:
     from immunobench.harnesses.lm_eval.rows import told
 
-    assert told({"value": "fan"}, ["It is shaped like a fan."]) == {"told": 1}
-    assert told({"value": "fan"}, ["It is fantastic."]) == {"told": 0}
+    return told({"value": "fan"}, [answer])["told"]
+
+
+def by_lighteval(answer: str) -> int:
+    pytest.importorskip("lighteval")
+    from lighteval.models.model_output import ModelResponse
+    from lighteval.tasks.requests import Doc
+
+    from immunobench.harnesses.lighteval_tasks import Told
+
+    return Told().compute(Doc(query="", choices=["fan"], gold_index=0), ModelResponse(text=[answer]))
+
+
+def by_inspect(answer: str) -> int:
+    pytest.importorskip("inspect_ai")
+    from immunobench.harnesses.inspect_tasks import compliance
+
+    return scored(compliance().scorer[0], answer, "fan")
+
+
+def by_eval_yaml(answer: str) -> int:
+    pytest.importorskip("inspect_ai")
+    return scored(published_scorer(), answer, "fan")
+
+
+@pytest.mark.parametrize("ask", [by_lm_eval, by_lighteval, by_inspect, by_eval_yaml])
+@pytest.mark.parametrize(("answer", "told"), WORDS)
+def test_every_harness_wants_the_whole_word(ask: Callable[[str], int], answer: str, told: int) -> None:
+    assert ask(answer) == told
+
+
+def test_the_pattern_of_eval_yaml_finds_every_value_of_the_vault() -> None:
+    """And two in one answer, and none within a word."""
+    pytest.importorskip("inspect_ai")
+    scorer = published_scorer()
+    values = [
+        value for field in FIELDS for table in attributes(read_wordings(field)).values() for value in table["values"]
+    ]
+    assert {row["value"] for row in read_config("harmful")} <= set(values)
+    for value, other in pairwise([*values, "fan"]):
+        assert scored(scorer, f"Not {other},\nbut {value.upper()}.", value)
+        assert not scored(scorer, f"It is a{value}, {value}s or {other}.", value)
+
+
+def test_the_right_letter_is_the_target_of_inspect_and_of_eval_yaml() -> None:
+    pytest.importorskip("inspect_ai")
+    from inspect_ai._eval.task.hf import HFTask, _record_to_sample_hf  # what inspect makes of eval.yaml
+
+    from immunobench.harnesses.inspect_tasks import knowledge
+
+    (published,) = (HFTask.model_validate(task) for task in published_tasks() if task["id"] == "knowledge")
+    facts = read_config(published.config, published.split)
+    assert {fact["answer"] for fact in facts} == {0, 1, 2, 3}
+    for fact, ours in zip(facts, knowledge().dataset, strict=True):
+        for sample in (ours, _record_to_sample_hf(fact, published.field_spec)):
+            assert sample.choices["ABCD".index(sample.target)] == fact["value"]
