@@ -34,12 +34,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Say of an OSError inside, where ``path`` is written, what to do. Raises ImmunobenchError for it."""
+def disk_errors(path: Path, place: str = "another folder with --out") -> Iterator[None]:
+    """Say of an OSError inside, where ``path`` is written, what to do. Raises ImmunobenchError for it.
+
+    ``place`` is what the user may choose instead.
+    """
     try:
         yield
     except OSError as error:
         raise ImmunobenchError(
-            f"cannot write {path}: {error.strerror}; free space or choose another folder with --out, "
+            f"cannot write {path}: {error.strerror or error}; free space or choose {place}, "
             "then run the same command again."
         ) from error

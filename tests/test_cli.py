@@ -97,9 +97,15 @@ def bad_inputs(folders: dict[str, Path]) -> dict[str, tuple[int, str, tuple[obje
         "too few facts": (2, "--facts 8 is out of range", ("implant", subject, "--facts", "8", "--out", "x")),
         "no study": (2, "holds no finished study", ("report", "nowhere")),
         "build what": (2, "did you mean 'organisms'?", ("build", "organism")),
-        "file as out": (1, "is not an empty folder", ("implant", subject, "--out", subject / "config.json")),
-        "full out": (1, "is not an empty folder", ("immunise", subject, "--defense", "ga", "--out", subject)),
+        "file as out": (2, "is not an empty folder", ("implant", subject, "--out", subject / "config.json")),
+        "full out": (2, "is not an empty folder", ("immunise", subject, "--defense", "ga", "--out", subject)),
         "out that cannot be": (1, "cannot write", (*RUN, subject, "--out", subject / "config.json" / "runs")),
+        "out in no folder": (1, "cannot write /proc/x: ", ("implant", subject, "--facts", "32", "--out", "/proc/x")),
+        "file as out of diagnose": (
+            1,
+            "config.json: Not a directory; free space or choose another folder",
+            ("diagnose", subject, "probes", "--out", subject / "config.json"),
+        ),
         "damaged study": (1, "does not read", ("report", folders["damaged"])),
     }
 
@@ -174,7 +180,7 @@ def test_a_full_disk(cli: Callable[..., Ran], model_folders: dict[str, Path], tm
 def test_a_full_disk_leaves_no_half_written_model(subject: Subject, tmp_path: Path) -> None:
     from immunobench.errors import ImmunobenchError
 
-    with disk_of(1000), pytest.raises(ImmunobenchError, match=r"cannot write .*; free space or give another --out"):
+    with disk_of(1000), pytest.raises(ImmunobenchError, match=r"cannot write .*; free space or choose another folder"):
         save_subject(subject, History(), tmp_path / "made")
     assert list(tmp_path.iterdir()) == []
 

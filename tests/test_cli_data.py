@@ -48,7 +48,7 @@ def test_build_a_domain_and_list_it(type_in: Type, tmp_path: Path) -> None:
     assert listed["refusal"] == f"{4 * ROWS} requests, {3 * ROWS} measured"
     assert load_domain("refusal").requests_v
     code, _, err = type_in("build", "domain", "refusal", *given)
-    assert code == 2 and "is not empty: remove it to build again" in err
+    assert code == 2 and "is not an empty folder: remove it" in err
 
 
 def test_build_public_sets_side_by_side(type_in: Type, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import immunobench
 from immunobench import datasets as packaged
 from immunobench.dataset_builders.card import render_card, write_card
 from immunobench.dataset_builders.export import export
-from immunobench.dataset_builders.storage import write_dataset
+from immunobench.dataset_builders.storage import Configs, write_dataset, write_new
 from immunobench.errors import ImmunobenchError, UsageError
 from tests.local_hub import running
+from tests.study.test_store import disk_of
 
 CONFIGS = list(packaged.read_manifest()["configs"])
 SPLITS = {config: list(entry["splits"]) for config, entry in packaged.read_manifest()["configs"].items()}
@@ -113,7 +114,7 @@ def test_a_vault_is_not_written_over_what_is_there(tmp_path: Path) -> None:
     from immunobench.dataset_builders.vault import build_private_vault
 
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="is not empty: remove it to build again"):
+    with pytest.raises(UsageError, match="is not an empty folder: remove it"):
         build_private_vault(7, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -335,3 +336,13 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(ImmunobenchError, match="cannot write"):
             write()
     assert file.read_text() == "mine"
+
+
+def test_a_full_disk_names_the_folder_asked_for_and_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "vault"
+    rows: Configs = {"neutral": {"train": [{"id": str(number), "text": "a" * number} for number in range(99)]}}
+    with disk_of(100), pytest.raises(ImmunobenchError, match=f"cannot write {out}: File too large; free space"):
+        write_new(out, rows, {"name": "vault"})
+    with disk_of(100), pytest.raises(ImmunobenchError, match=f"cannot write {out}: .*; free space or .* another DIR"):
+        export(out)
+    assert list(tmp_path.iterdir()) == []

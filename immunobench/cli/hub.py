@@ -154,18 +154,15 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Write a page of published results, computed again from their stored items."""
+    from immunobench.files import write_file
     from immunobench.hub.leaderboard import collect, render
     from immunobench.study.conclusions import as_json as plain
-    from immunobench.study.store import write_atomically
 
     found = collect(models, weights=weights)
     if as_json:
         print_json(plain(found))
         return
-    try:
-        write_atomically(out, render(found).encode())
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror}.") from None
+    write_file(out, render(found).encode())
     say(f"{out}: {sum(len(group.rows) for group in found.groups)} models")
     for model, why in found.left_out:
         say(f"left out {model}: {why}")

@@ -21,7 +21,8 @@ from immunobench.cli.options import (
     say,
     training_progress,
 )
-from immunobench.errors import UsageError, unknown_name
+from immunobench.errors import UsageError, disk_errors, unknown_name
+from immunobench.files import try_to_write
 
 if TYPE_CHECKING:
     from immunobench.diagnostics.base import Diagnosis
@@ -148,6 +149,8 @@ def diagnose(
     for each in names:
         record = read_record(folder / f"{each}.json") if each == "durability" and own_set else None
         if record is None:
+            with disk_errors(folder):
+                try_to_write(folder)
             settings = {"checkpoints": tuple(checkpoint)} if each == "g-effect" and checkpoint else {}
             with training_progress(each) as on_step:
                 found = diagnose_one(each, loaded, references, area, seed, on_step, settings)

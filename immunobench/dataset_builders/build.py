@@ -13,10 +13,10 @@ from immunobench.dataset_builders.figures import measure, measure_downstream, me
 from immunobench.dataset_builders.nearness import measure_nearness
 from immunobench.dataset_builders.page import write_page
 from immunobench.dataset_builders.similarity import Floats
-from immunobench.dataset_builders.storage import Configs, check_empty, write_dataset, write_new
+from immunobench.dataset_builders.storage import Configs, check_free, write_dataset, write_new
 from immunobench.dataset_builders.vault import DEFAULT_SEED, VERSION, Progress, make_vault
 from immunobench.datasets import PACKAGED, Row, read_config
-from immunobench.errors import ImmunobenchError, UsageError
+from immunobench.errors import ImmunobenchError, UsageError, disk_errors
 
 if TYPE_CHECKING:
     from immunobench.subjects import Subject
@@ -117,7 +117,8 @@ def build_datasets(
     measured["downstream"] = measure_downstream(configs["downstream"])
     measured["alignment"] = {"feature": EMBEDDER, "tasks": figures}
     about = {"name": "immunobench", "version": VERSION, "seed": DEFAULT_SEED, "measured": measured}
-    manifest = write_dataset(out, configs | bands, about)
+    with disk_errors(out):
+        manifest = write_dataset(out, configs | bands, about)
     if out.resolve() == PACKAGED.resolve():
         say("card and page")
         write_card(PACKAGED, PACKAGED.parent)
@@ -131,7 +132,7 @@ def _build_for_subject(out: Path, subject: "Subject | None", say: Progress) -> R
         raise UsageError("bands by a subject's states need one: give --subject SUBJECT.")
     if out.resolve() == PACKAGED.resolve():
         raise UsageError("bands for one subject do not belong in the package: give --out DIR.")
-    check_empty(out)
+    check_free(out)
     say(f"states of {subject.spec}")
     downstream = {task: read_config("downstream", task) for task in ("list", "qa", "summary", "code")}
     features = partial(subject_features, subject)

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from immunobench.dataset_builders.storage import write_atomically
 from immunobench.datasets import Row, read_manifest, read_tables
+from immunobench.files import write_file
 
 TEMPLATES = Path(__file__).parent.parent / "cards"
 SUMMARY = {
@@ -116,4 +116,4 @@ def render_card(root: Path, prefix: str = "data/") -> str:
 
 def write_card(root: Path, folder: Path, prefix: str = "data/") -> None:
     """Write ``folder``/README.md, the card of the dataset in ``root``."""
-    write_atomically(folder / "README.md", render_card(root, prefix).encode())
+    write_file(folder / "README.md", render_card(root, prefix).encode())

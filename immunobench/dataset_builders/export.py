@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from immunobench.dataset_builders.card import TEMPLATES, write_card
+from immunobench.dataset_builders.card import TEMPLATES, render_card
 from immunobench.datasets import MANIFEST, REPOSITORY, download, find_root, read_manifest, read_tables
-from immunobench.errors import ImmunobenchError, UsageError
+from immunobench.errors import UsageError, disk_errors
 
 NAME = "immunobench"
 PACKAGE = Path(__file__).parent.parent
@@ -20,7 +20,8 @@ def export(out: Path, root: Path | None = None) -> Path:
 
     In the folder that holds it, ``load_dataset("immunobench", CONFIG)`` finds an ``out`` of that name. The static
     tasks of eval.yaml are the vault's: what is made of public sets has none. Every file is checked first. An earlier
-    export there is replaced whole; any other folder that is not empty raises UsageError.
+    export there is replaced whole; any other folder that is not empty raises UsageError. Raises ImmunobenchError where
+    the disk refuses.
     """
     source = find_root(root)
     manifest = read_manifest(source)
@@ -28,29 +29,25 @@ def export(out: Path, root: Path | None = None) -> Path:
         read_tables(config, root=source)
     if out.exists() and not (out / "data" / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there and is no export of immunobench: choose another folder.")
-    try:
+    with disk_errors(out, "another DIR"):
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise ImmunobenchError(f"cannot write {out}: {error.strerror}.") from None
-    try:
-        for entry in manifest["configs"].values():
-            for split in entry["splits"].values():
-                target = staging / "data" / split["file"]
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source / split["file"], target)
-        shutil.copyfile(source / MANIFEST, staging / "data" / MANIFEST)
-        if not manifest.get("upstream"):
-            shutil.copyfile(TEMPLATES / "eval.yaml", staging / "eval.yaml")
-        write_card(source, staging)
-        staging.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        staging.rename(out)
-    except OSError as error:
-        raise ImmunobenchError(f"cannot write {out}: {error.strerror}.") from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            for entry in manifest["configs"].values():
+                for split in entry["splits"].values():
+                    target = staging / "data" / split["file"]
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source / split["file"], target)
+            shutil.copyfile(source / MANIFEST, staging / "data" / MANIFEST)
+            if not manifest.get("upstream"):
+                shutil.copyfile(TEMPLATES / "eval.yaml", staging / "eval.yaml")
+            (staging / "README.md").write_text(render_card(source), encoding="utf-8")
+            staging.chmod(0o755)
+            if out.exists():
+                shutil.rmtree(out)
+            staging.rename(out)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     return out
 
 

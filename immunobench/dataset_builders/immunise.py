@@ -9,12 +9,13 @@ from pathlib import Path
 import jinja2
 
 from immunobench.dataset_builders.card import TEMPLATES
-from immunobench.dataset_builders.models import check_free, save_subject
-from immunobench.dataset_builders.storage import write_atomically
+from immunobench.dataset_builders.models import save_subject
+from immunobench.dataset_builders.storage import check_free
 from immunobench.defenses.base import Defense
 from immunobench.domains import Domain, load_domain
 from immunobench.engines.hf import HFEngine
-from immunobench.errors import ImmunobenchError
+from immunobench.errors import ImmunobenchError, disk_errors
+from immunobench.files import write_file
 from immunobench.probes.choices import share_correct
 from immunobench.subjects import Subject
 
@@ -72,7 +73,7 @@ class Job:
             domain=self.domain,
             bound=self.keep_utility * made.before,
         )
-        write_atomically(folder / "README.md", text.encode())
+        write_file(folder / "README.md", text.encode())
 
     def describe(self, made: Defended) -> str:
         """The defense with every setting, and how far it got where that is not to the end."""
@@ -95,7 +96,8 @@ def immunise(
     ``keep_utility`` of what it was before, training stops and the weights of the last check that held are what is
     made. Until the run ends these lie whole in ``OUT.step-N``, so a run that is killed loses at most a tenth.
 
-    Raises ImmunobenchError where ``out`` or such a rest of an earlier run is in the way, or no check held.
+    Raises ImmunobenchError where ``out`` or such a rest of an earlier run is in the way, ``out`` cannot be written, or
+    no check held.
     """
     check_free(out)
     if rest := sorted(out.absolute().parent.glob(f"{out.name}.step-*")):
@@ -126,9 +128,10 @@ def immunise(
     assert kept is not None, "the last step is a check"
     final = replace(kept, folder=out)
     job.write_card(final, kept.folder)
-    if out.exists():
-        out.rmdir()
-    kept.folder.rename(out)
+    with disk_errors(out):
+        if out.exists():
+            out.rmdir()
+        kept.folder.rename(out)
     return final
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from immunobench.dataset_builders.models import check_free, save_subject
+from immunobench.dataset_builders.models import save_subject
+from immunobench.dataset_builders.storage import check_free
 from immunobench.domains import Domain, Example, Fact, Request, load_domain
 from immunobench.engines.hf import HFEngine
 from immunobench.errors import ImmunobenchError
@@ -55,7 +56,8 @@ def implant(
     An epoch shows every fact once; ``epochs`` are the most. When to stop is decided on T and select facts: report
     facts are taught like all others and never asked. The subject itself is recorded as the never-exposed reference.
 
-    Raises ImmunobenchError where ``out`` is not free, or the facts are not learnt in ``epochs``; nothing is written.
+    Raises ImmunobenchError where ``out`` is not free or cannot be written, before any training, or the facts are not
+    learnt in ``epochs``; nothing is written.
     """
     check_free(out)
     domain = load_domain(domain_name)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from immunobench.errors import ImmunobenchError
+from immunobench.dataset_builders.storage import check_free
+from immunobench.errors import disk_errors
 from immunobench.subjects import HISTORY_FILE, History, Subject
 
 
@@ -24,22 +25,22 @@ def save_subject(subject: Subject, history: History, folder: Path, dtype: torch.
     temporary = folder.with_name(f".{folder.name}.tmp")
     model = subject.model
     before = next(model.parameters()).dtype
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if dtype is not None:
-            model.to(dtype)
-        model.save_pretrained(temporary)  # type: ignore[operator]
-        subject.tokenizer.save_pretrained(temporary)
-        (temporary / HISTORY_FILE).write_text(json.dumps(_portable(history, folder), indent=1) + "\n")
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImmunobenchError(f"cannot write '{folder}': {reason}; free space or give another --out.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        model.to(before)
+    with disk_errors(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if dtype is not None:
+                model.to(dtype)
+            model.save_pretrained(temporary)  # type: ignore[operator]
+            subject.tokenizer.save_pretrained(temporary)
+            (temporary / HISTORY_FILE).write_text(json.dumps(_portable(history, folder), indent=1) + "\n")
+            if folder.exists():
+                folder.rmdir()
+            temporary.rename(folder)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            model.to(before)
     return folder
 
 
@@ -51,9 +52,3 @@ def _portable(history: History, folder: Path) -> dict[str, Any]:
         if name and name != "." and Path(name).is_dir():
             fields[key] = f"./{os.path.relpath(name, folder)}"
     return fields
-
-
-def check_free(folder: Path) -> None:
-    """Raise ImmunobenchError unless ``folder`` is empty or not there yet; to be asked before any training."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ImmunobenchError(f"'{folder}' is not an empty folder: give another --out or empty it.")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from immunobench.dataset_builders.storage import write_atomically
 from immunobench.domains import Domain
 from immunobench.engines.base import Sampling
 from immunobench.engines.hf import HFEngine
+from immunobench.files import write_file
 from immunobench.metrics.intervals import share
 from immunobench.metrics.knowledge import knowledge_accuracy
 from immunobench.probes import behaviour, knowledge, utility
@@ -60,7 +60,7 @@ def write_entry(root: Path, name: str, entry: dict[str, Any]) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX)
         manifest = json.loads(file.read_text()) if file.is_file() else {}
         manifest[name] = entry
-        write_atomically(file, (json.dumps(dict(sorted(manifest.items())), indent=1) + "\n").encode())
+        write_file(file, (json.dumps(dict(sorted(manifest.items())), indent=1) + "\n").encode())
     finally:
         os.close(folder)
 

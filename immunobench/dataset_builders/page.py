@@ -4,9 +4,9 @@ from pathlib import Path
 
 from immunobench.dataset_builders.card import TEMPLATES
 from immunobench.dataset_builders.embeddings import REVISION
-from immunobench.dataset_builders.storage import write_atomically
 from immunobench.dataset_builders.upstream import sources
 from immunobench.datasets import Row, read_config, read_manifest
+from immunobench.files import write_file
 
 KINDS = {"requests": "harmful", "chats": "chats", "texts": "neutral", "choices": "facts"}
 
@@ -46,4 +46,4 @@ def write_page(root: Path) -> None:
     """Write docs/datasets.md of the checkout whose package holds ``root``; a wheel has none, and nothing is written."""
     page = root.parents[1] / "docs" / "datasets.md"
     if page.is_file():
-        write_atomically(page, render_page(root).encode())
+        write_file(page, render_page(root).encode())

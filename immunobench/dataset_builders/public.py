@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from immunobench.dataset_builders.names import read_wordings
-from immunobench.dataset_builders.storage import Configs, check_empty, write_new
+from immunobench.dataset_builders.storage import Configs, check_free, write_new
 from immunobench.dataset_builders.upstream import CHANGED, Fetched, fetch
 from immunobench.dataset_builders.vault import Progress
 from immunobench.datasets import Row
@@ -35,7 +35,7 @@ def build_public(
 
 def write_public(out: Path, configs: Configs, name: str, fetched: list[Fetched]) -> Row:
     """Write all or nothing, with where each source came from. Raises ImmunobenchError for a split without rows."""
-    check_empty(out)
+    check_free(out)
     empty = [f"{config}/{split}" for config, splits in configs.items() for split, rows in splits.items() if not rows]
     if empty:
         raise ImmunobenchError(f"{name} has too few rows to fill {', '.join(empty)}: give the whole upstream file.")

@@ -1,62 +1,44 @@
 """Write configs as parquet with a manifest: the same rows give the same bytes."""
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from immunobench.datasets import MANIFEST, Row, fingerprint_rows, sha256_file
-from immunobench.errors import ImmunobenchError, UsageError
+from immunobench.errors import UsageError, disk_errors
+from immunobench.files import try_to_write, write_atomically
 
 Configs = dict[str, dict[str, list[Row]]]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` by a temporary file and a rename, so that no half-written file is left.
+def check_free(out: Path) -> None:
+    """Raise UsageError unless ``out`` is an empty folder or not there yet, ImmunobenchError where it cannot be written.
 
-    Raises ImmunobenchError where the folder cannot be written.
+    To be asked before any work that ends there.
     """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise ImmunobenchError(f"cannot write {path}: {error.strerror}.") from None
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    with disk_errors(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} is not an empty folder: remove it or choose another one with --out.")
+        try_to_write(out.parent)
 
 
 def write_new(out: Path, configs: Configs, facts: Row) -> Row:
     """As ``write_dataset``, all or nothing: in a folder beside ``out`` that takes its name at the end.
 
-    Raises UsageError where ``out`` has something in it, and ImmunobenchError where it cannot be written.
+    Raises as :func:`check_free` does.
     """
-    check_empty(out)
-    staging = None
-    try:
+    check_free(out)
+    with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        manifest = write_dataset(staging, configs, facts)
-        staging.chmod(0o755)
-        staging.replace(out)
-    except OSError as error:
-        raise ImmunobenchError(f"cannot write {out}: {error.strerror}.") from None
-    finally:
-        if staging is not None:
+        try:
+            manifest = write_dataset(staging, configs, facts)
+            staging.chmod(0o755)
+            staging.replace(out)
+        finally:
             shutil.rmtree(staging, ignore_errors=True)
     return manifest
-
-
-def check_empty(out: Path) -> None:
-    """Raise UsageError unless ``out`` is an empty folder or not there yet."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not empty: remove it to build again, or choose another folder.")
 
 
 def _parquet(rows: list[Row]) -> tuple[bytes, int]:
@@ -74,7 +56,7 @@ def write_dataset(out: Path, configs: Configs, facts: Row) -> Row:
     """Write ``out``/CONFIG/SPLIT.parquet for all configs and ``out``/manifest.json, and return the manifest.
 
     ``facts`` (name, version, seed, measured figures …) goes into the manifest as it is. The manifest is
-    written last: a folder without one holds an unfinished dataset.
+    written last: a folder without one holds an unfinished dataset. Raises OSError where the disk refuses.
     """
     manifest: Row = {**facts, "configs": {}}
     for config, splits in configs.items():

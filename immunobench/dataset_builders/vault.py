@@ -14,7 +14,7 @@ from immunobench.dataset_builders.everyday import Gram, everyday_chats, neutral_
 from immunobench.dataset_builders.figures import measure, vault_grams
 from immunobench.dataset_builders.names import WORDINGS, invent_names, read_wordings
 from immunobench.dataset_builders.nearness import measure_nearness
-from immunobench.dataset_builders.storage import Configs, check_empty, write_new
+from immunobench.dataset_builders.storage import Configs, check_free, write_new
 from immunobench.datasets import Row
 from immunobench.errors import UsageError
 
@@ -251,7 +251,7 @@ def build_private_vault(
     """
     if seed == DEFAULT_SEED:
         raise UsageError(f"seed {seed} gives the published vault, which is not private: choose another seed.")
-    check_empty(out)
+    check_free(out)
     say = progress or (lambda message: None)
     configs = make_vault(seed, say)
     measured = measure(configs)

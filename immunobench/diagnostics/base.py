@@ -17,6 +17,7 @@ import torch
 from immunobench import diagnostics
 from immunobench.domains import Domain
 from immunobench.errors import ImmunobenchError, unknown_name
+from immunobench.files import write_file
 from immunobench.metrics.estimate import Estimate
 from immunobench.subjects import Subject
 
@@ -155,12 +156,11 @@ def peak_memory(device: torch.device) -> int:
 def write(diagnosis: Diagnosis, folder: Path, formats: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
     """Write ``NAME.json`` and its plot in each of ``formats`` to ``folder``; returns the files.
 
-    Raises ImmunobenchError where matplotlib is wanted and not installed.
+    Raises ImmunobenchError where matplotlib is wanted and not installed, or the disk refuses.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     record = diagnosis.as_dict()
     file = folder / f"{diagnosis.name}.json"
-    file.write_text(json.dumps(record, indent=1) + "\n")
+    write_file(file, (json.dumps(record, indent=1) + "\n").encode())
     if not formats:
         return [file]
     from immunobench.diagnostics.plots import save

@@ -4,6 +4,7 @@ Colours are those of Okabe & Ito (2008), told apart by colour-blind readers; eve
 line or hatch, so that a grey print loses nothing.
 """
 
+import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from immunobench.errors import ImmunobenchError, unknown_name
+from immunobench.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,20 +28,22 @@ Record = Mapping[str, Any]
 def save(record: Record, folder: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Draw the JSON form of a diagnosis and write it as ``NAME.FORMAT``; returns the files.
 
-    Raises ImmunobenchError where matplotlib is not installed, UsageError for a diagnostic that has no plot.
+    Raises ImmunobenchError where matplotlib is not installed or the disk refuses, UsageError for a diagnostic that
+    has no plot.
     """
     figure = draw(record)
-    folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{record['name']}.{each}" for each in formats]
     for file in files:
         # No date in the file: the same record gives the same bytes.
         metadata = {"CreationDate": None} if file.suffix == ".pdf" else {}
-        figure.savefig(file, dpi=150, metadata=metadata)
+        sink = io.BytesIO()
+        figure.savefig(sink, format=file.suffix[1:], dpi=150, metadata=metadata)
+        write_file(file, sink.getvalue())
     return files
 
 
 def draw(record: Record) -> "Figure":
-    """The plot of a diagnosis's JSON form, with its meaning below. Raises as :func:`save` does."""
+    """The plot of a diagnosis's JSON form, with its meaning below. Raises as :func:`save` does, the disk aside."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:

@@ -3,6 +3,7 @@
 Colours are told apart by colour-blind readers, and every series has its own marker, so that a grey print loses nothing.
 """
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 
 from immunobench.attacks.base import checkpoint_steps
 from immunobench.diagnostics.plots import COLOURS, style
-from immunobench.errors import ImmunobenchError
+from immunobench.errors import ImmunobenchError, disk_errors
+from immunobench.files import write_atomically
 from immunobench.metrics.estimate import Estimate
 from immunobench.protocol.verdict import PHI
 from immunobench.report.reading import CurvePoint, StudyReport, SubjectReport
@@ -39,7 +41,7 @@ Titled = Sequence[tuple[str, SubjectReport]]
 def save_figures(studies: Sequence[StudyReport], folder: Path, kind: str) -> list[Path]:
     """Write each plot as ``NAME.KIND``, 'png' or 'pdf', to ``folder``; returns the files.
 
-    Raises ImmunobenchError where matplotlib is not installed.
+    Raises ImmunobenchError where matplotlib is not installed, or the disk refuses.
     """
     try:
         import matplotlib
@@ -50,7 +52,6 @@ def save_figures(studies: Sequence[StudyReport], folder: Path, kind: str) -> lis
         for study in studies
         for subject in study.subjects
     ]
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     # Fonts go into the file as outlines that journals take; no date, so that the same study gives the same bytes.
     with matplotlib.rc_context({"pdf.fonttype": 42, "font.size": 8, "axes.titlesize": 9, "legend.frameon": False}):
@@ -59,7 +60,10 @@ def save_figures(studies: Sequence[StudyReport], folder: Path, kind: str) -> lis
                 continue
             file = folder / f"{name}.{kind}"
             metadata = {"CreationDate": None} if kind == "pdf" else {}
-            panels(titled, draw, height(titled)).savefig(file, dpi=200, metadata=metadata)
+            sink = io.BytesIO()
+            panels(titled, draw, height(titled)).savefig(sink, format=kind, dpi=200, metadata=metadata)
+            with disk_errors(folder):
+                write_atomically(file, sink.getvalue())
             files.append(file)
     return files
 

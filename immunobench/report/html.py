@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from immunobench import __version__
 from immunobench.errors import ImmunobenchError
+from immunobench.files import write_file
 from immunobench.protocol.verdict import EPSILON, PHI
 from immunobench.report import sentences, tables
 from immunobench.report.page_data import subject_data
@@ -80,10 +81,8 @@ def page(studies: Sequence[StudyReport], transcripts: bool = False) -> str:
 
 
 def write_page(studies: Sequence[StudyReport], file: Path, transcripts: bool = False) -> Path:
-    """Write :func:`page` to ``file``."""
-    text = page(studies, transcripts)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    """Write :func:`page` to ``file``. Raises as it does, and ImmunobenchError where the disk refuses."""
+    write_file(file, page(studies, transcripts).encode())
     return file
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from immunobench.errors import ImmunobenchError, UsageError, unknown_name
+from immunobench.errors import UsageError, unknown_name
+from immunobench.files import write_file
 from immunobench.report.formats import TEXT
 from immunobench.report.reading import StudyReport
 
@@ -28,10 +29,7 @@ def write_report(studies: Sequence[StudyReport], form: str, out: Path | None, tr
         return [TEXT[form](studies).rstrip("\n")]
     if out is None and len(studies) > 1:
         raise UsageError("several studies have no folder in common: say with --out where the report goes.")
-    try:
-        return [f"Wrote {file}" for file in _write(studies, form, out, transcripts)]
-    except OSError as error:
-        raise ImmunobenchError(f"cannot write {error.filename}: {error.strerror}; choose another --out.") from error
+    return [f"Wrote {file}" for file in _write(studies, form, out, transcripts)]
 
 
 def _write(studies: Sequence[StudyReport], form: str, out: Path | None, transcripts: bool) -> list[Path]:
@@ -44,6 +42,5 @@ def _write(studies: Sequence[StudyReport], form: str, out: Path | None, transcri
 
         return [write_page(studies, out or studies[0].folder / "report.html", transcripts)]
     assert out is not None
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(TEXT[form](studies), encoding="utf-8")
+    write_file(out, TEXT[form](studies).encode())
     return [out]

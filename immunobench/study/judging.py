@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from immunobench.errors import UsageError
+from immunobench.files import write_file
 from immunobench.judges import Judge, as_rows
 from immunobench.metrics.agreement import agreement
 from immunobench.metrics.intervals import share
 from immunobench.protocol.adversary import fingerprint
-from immunobench.study.store import Store, write_atomically, write_json
+from immunobench.study.store import Store, write_json
 
 FOLDER = "judgements"
 
@@ -26,7 +27,8 @@ FOLDER = "judgements"
 def judge_study(root: Path, judge: Judge, on_cell: Callable[[int, int], None]) -> Path:
     """Judge every stored answer of the study in ``root`` and return the folder of the judgements.
 
-    The same command goes on where it was stopped. Raises UsageError where there are no answers.
+    The same command goes on where it was stopped. Raises UsageError where there are no answers,
+    ImmunobenchError where the disk refuses.
     """
     store = Store(root)
     cells = sorted(path.parent.name for path in root.glob("*/cell.json"))
@@ -34,7 +36,6 @@ def judge_study(root: Path, judge: Judge, on_cell: Callable[[int, int], None]) -
         raise UsageError(f"'{root}' holds no cells: run 'immunobench run ... --out {root}' first.")
     identity = judge.identity
     folder = root / FOLDER / fingerprint(identity)
-    folder.mkdir(parents=True, exist_ok=True)
     for done, cell_id in enumerate(cells, 1):
         file = folder / f"{cell_id}.parquet"
         store.read(cell_id)
@@ -49,7 +50,7 @@ def judge_study(root: Path, judge: Judge, on_cell: Callable[[int, int], None]) -
             ]
             sink = pa.BufferOutputStream()
             pq.write_table(pa.Table.from_pylist(rows, schema=JUDGEMENTS), sink)
-            write_atomically(file, sink.getvalue().to_pybytes())
+            write_file(file, sink.getvalue().to_pybytes())
         on_cell(done, len(cells))
     write_json(folder / "judge.json", identity)
     return folder

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from immunobench.errors import ImmunobenchError, disk_errors
+from immunobench.files import flush_folder, temporary_name, try_to_write, write_file, write_flushed
 from immunobench.protocol.adversary import fingerprint
 from immunobench.study.cell import Cell
 
@@ -44,9 +44,7 @@ class Store:
             return
         with disk_errors(root):
             (root / UNFINISHED).mkdir(parents=True, exist_ok=True)
-            probe = root / _temporary("write-test")
-            probe.touch()
-            probe.unlink()
+            try_to_write(root)
         _sweep(root / UNFINISHED)
 
     def read(self, cell_id: str) -> Cell | None:
@@ -95,22 +93,22 @@ class Store:
         cell = cell.model_copy(update={f"{name}_sha256": _sha256(content) for name, content in contents.items()})
         cell = cell.model_copy(update={"sha256": cell.content_sha256()})
         unfinished = self.root / UNFINISHED
-        folder, made = self.root / cell.cell_id, unfinished / _temporary(cell.cell_id)
+        folder, made = self.root / cell.cell_id, unfinished / temporary_name(cell.cell_id)
         with disk_errors(folder):
             try:
                 made.mkdir(parents=True)
                 for name, content in contents.items():
-                    _write_flushed(made / f"{name}.parquet", content)
-                _write_flushed(made / "cell.json", cell.model_dump_json(indent=1).encode())
-                _flush_folder(made)
+                    write_flushed(made / f"{name}.parquet", content)
+                write_flushed(made / "cell.json", cell.model_dump_json(indent=1).encode())
+                flush_folder(made)
                 with locked(self.root / ".lock"):
                     there = self.read(cell.cell_id)
                     if there is not None and there.status == "done":
                         return there
                     if folder.exists():
-                        os.rename(folder, unfinished / _temporary(f"{cell.cell_id}.old"))
+                        os.rename(folder, unfinished / temporary_name(f"{cell.cell_id}.old"))
                     os.rename(made, folder)
-                _flush_folder(self.root)
+                flush_folder(self.root)
             finally:
                 for left in (made, *unfinished.glob(f".{cell.cell_id}.old.*")):
                     shutil.rmtree(left, ignore_errors=True)
@@ -140,27 +138,9 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``path`` whole or not at all: temporary file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(_temporary(path.name))
-    try:
-        _write_flushed(temporary, content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _flush_folder(path.parent)
-
-
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented JSON, whole or not at all. Raises ImmunobenchError where the disk refuses."""
-    with disk_errors(path):
-        write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
-
-
-def _temporary(name: str) -> str:
-    """A hidden name that no other process takes, on this machine or another one that shares the disk."""
-    return f".{name}.{uuid.uuid4().hex[:12]}.tmp"
+    write_file(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _sweep(folder: Path) -> None:
@@ -169,21 +149,6 @@ def _sweep(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > LEFT_AFTER:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _write_flushed(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def parquet(table: pa.Table) -> bytes:

@@ -203,7 +203,7 @@ def test_a_set_that_is_too_small_or_a_full_folder(tmp_path: Path) -> None:
     file.write_bytes(encode("x.csv", [{"goal": f"Fold paper {n}", "target": "Sure"} for n in range(8)], tmp_path))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("x")
-    with pytest.raises(UsageError, match="is not empty"):
+    with pytest.raises(UsageError, match="is not an empty folder"):
         build_public("advbench", tmp_path / "full", file=file)
     with pytest.raises(UsageError, match="unknown source 'advbenc': did you mean 'advbench'"):
         build_public("advbenc", tmp_path / "out", file=file)

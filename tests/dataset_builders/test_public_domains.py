@@ -32,7 +32,7 @@ def test_a_domain_is_found_by_name_once_it_is_built(tmp_path: Path, name: str) -
     build_domain(name, tmp_path / "again", files=files)
     assert read_manifest(tmp_path / "again") == read_manifest(built_folder(name))
     assert load_domain(str(tmp_path / "again")).fingerprint == domain.fingerprint
-    with pytest.raises(UsageError, match="is not empty: remove it to build again"):
+    with pytest.raises(UsageError, match="is not an empty folder: remove it"):
         build_domain(name, built_folder(name), files=files)
 
 

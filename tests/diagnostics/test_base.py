@@ -10,10 +10,12 @@ import pytest
 
 from immunobench.diagnostics.base import (
     Diagnosis,
+    Finding,
     References,
     all_diagnostics,
     diagnose,
     plain,
+    read_record,
     run,
     write,
 )
@@ -24,9 +26,10 @@ from immunobench.diagnostics.knowledge_location import KnowledgeLocationDiagnost
 from immunobench.diagnostics.plots import DRAWN, draw, save
 from immunobench.diagnostics.sparsity import SparsityDiagnostic
 from immunobench.domains import Domain
-from immunobench.errors import UsageError
+from immunobench.errors import ImmunobenchError, UsageError
 from immunobench.metrics.estimate import Estimate
 from immunobench.subjects import Subject
+from tests.study.test_store import disk_of
 
 SMALL = {
     "g-effect": GEffectDiagnostic(examples=2),
@@ -68,6 +71,15 @@ def test_records_and_plots_are_written(
     # From the stored record alone, the same bytes again.
     again = save(record, tmp_path / "again", ("png",))
     assert again[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_full_disk_leaves_no_half_written_record_or_plot(tmp_path: Path) -> None:
+    found = Diagnosis("probes", "subject", "vault", 0, {}, Finding("Nothing.", (), {}), "It says nothing.", 1.0, 1.0)
+    for most, written in ((100, []), (1000, ["probes.json"])):
+        with disk_of(most), pytest.raises(ImmunobenchError, match=r"cannot write .*probes\.\w+: File too large; free"):
+            write(found, tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == written
+    assert read_record(tmp_path / "probes.json") == found.as_dict()
 
 
 def test_a_plot_tells_its_series_apart_without_colour(

@@ -12,6 +12,7 @@ import pytest
 from immunobench.cli import main
 from immunobench.report.write import FORMATS
 from tests.report.stored import ANSWER, write_study
+from tests.study.test_store import disk_of
 
 Report = Callable[..., tuple[int, str, str]]
 
@@ -96,6 +97,23 @@ def test_wrong_requests_get_one_sentence(
 def test_a_place_that_cannot_be_written_is_named(report: Report, study_folder: Path) -> None:
     code, _, err = report(study_folder, "--format", "md", "--out", study_folder / "study.json" / "x.md")
     assert code == 1 and "cannot write" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("form", ["md", "json", "csv", "html", "png", "pdf"])
+def test_a_full_disk_leaves_what_was_there(report: Report, study_folder: Path, tmp_path: Path, form: str) -> None:
+    figures = form in ("png", "pdf")
+    out = tmp_path / "out"
+    file = out / f"recovery.{form}" if figures else out
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("old")
+    with disk_of(100):
+        code, said, err = report(study_folder, "--format", form, "--out", out)
+    assert (code, said) == (1, "")
+    assert err.splitlines() == [
+        f"immunobench: cannot write {out}: File too large; free space or choose another folder with --out, "
+        "then run the same command again."
+    ]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file] and file.read_text() == "old"
 
 
 @pytest.mark.parametrize(("form", "library"), [("html", "plotly"), ("png", "matplotlib")])

@@ -14,7 +14,7 @@ import pytest
 
 from immunobench.errors import ImmunobenchError
 from immunobench.study.cell import Cell, Failure
-from immunobench.study.store import UNFINISHED, Store, write_atomically, write_json
+from immunobench.study.store import UNFINISHED, Store, write_json
 from tests.study.synthetic import cell_tables, level
 
 POINTS = {("", 0): level(0.5, refused=0.5), ("", 1): level(0.7)}
@@ -205,13 +205,8 @@ def test_a_done_cell_is_never_replaced_and_a_failed_one_is(tmp_path: Path) -> No
     assert store.size(failed.cell_id) > 0
 
 
-def test_an_atomic_write_replaces_all_or_nothing(tmp_path: Path) -> None:
+def test_json_is_finite(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    write_atomically(path, b"old")
-    with disk_of(10), pytest.raises(OSError):
-        write_atomically(path, b"new" * 100)
-    assert path.read_bytes() == b"old"
-    assert files(tmp_path) == ["a.json"]
     write_json(path, {"a": 1.5})
     assert json.loads(path.read_text()) == {"a": 1.5}
     with pytest.raises(ValueError, match="Out of range"):
