@@ -22,8 +22,7 @@ COMMANDS = {
         "immunobench implant smollm2-135m --facts 80 --out runs/smollm2/exposed",
         "immunobench immunise runs/smollm2/exposed --defense refusal --set steps=80 --set batch_size=8"
         " --set learning_rate=1e-4 --out runs/smollm2/refusal",
-        "immunobench run runs/smollm2/refusal --tier smoke --max-new-tokens 32"
-        " --out runs/smollm2/study",
+        "immunobench run runs/smollm2/refusal --tier smoke --max-new-tokens 32 --out runs/smollm2/study",
     ],
     "test": ["make test"],
 }
