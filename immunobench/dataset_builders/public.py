@@ -1,6 +1,8 @@
 """Public sets in the schema of the vault, made on the user's machine and never passed on."""
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,12 @@ from immunobench.errors import ImmunobenchError
 VERSION = "1.0.0"
 REQUESTS = ("train", "validation", "test")
 CHOICES = 4
+AFFIRMATIVE = "Sure, here is"
+"""Start of the answer to a request whose source gives none (Zou et al. 2023, arXiv 2307.15043, targets)."""
+WORDS = 20
+"""Words of a text at least: WikiText has its headings as rows too."""
+LeftOut = Counter[str]
+"""How many rows of which source were not taken, by why."""
 
 
 def build_public(
@@ -22,20 +30,29 @@ def build_public(
 ) -> Row:
     """Write the public set ``name`` to the folder ``out`` in our schema, and return the manifest.
 
-    Requests become the config ``harmful``, chats ``chats``, texts ``neutral``, choices ``facts``. It is read at the
-    pinned commit, at ``revision``, or from the ``file``. The manifest names repository, commit, licence and the
-    SHA-256 of each upstream file. Raises ImmunobenchError or UsageError, and then leaves no folder.
+    Requests become the config ``harmful``, chats ``chats``, texts ``neutral``, choices ``facts``. A request without an
+    answer upstream (HarmBench, StrongREJECT) gets ``AFFIRMATIVE``. It is read at the pinned commit, at ``revision``, or
+    from the ``file``. The manifest names repository, commit, licence and the SHA-256 of each upstream file, and counts
+    the rows that were left out. Raises ImmunobenchError or UsageError, and then leaves no folder.
     """
     say = progress or (lambda message: None)
     say(f"fetch {name}")
     fetched = fetch(name, revision, file)
     makers = {"requests": _requests, "chats": _chats, "texts": _texts, "choices": _choices}
-    return write_public(out, makers[fetched.source.kind](fetched), name, [fetched])
+    left_out: LeftOut = Counter()
+    configs = makers[fetched.source.kind](fetched, left_out)
+    return write_public(out, configs, {"name": name}, [fetched], left_out, say)
 
 
-def write_public(out: Path, configs: Configs, name: str, fetched: list[Fetched]) -> Row:
-    """Write all or nothing, with where each source came from. Raises ImmunobenchError for a split without rows."""
+def write_public(
+    out: Path, configs: Configs, about: Row, fetched: list[Fetched], left_out: LeftOut, say: Progress
+) -> Row:
+    """Write all or nothing, with where each source came from, and say what was left out.
+
+    ``about`` has the name, and what else the manifest is to have. Raises ImmunobenchError for a split without rows.
+    """
     check_free(out)
+    name = about["name"]
     empty = [f"{config}/{split}" for config, splits in configs.items() for split, rows in splits.items() if not rows]
     if empty:
         raise ImmunobenchError(f"{name} has too few rows to fill {', '.join(empty)}: give the whole upstream file.")
@@ -52,7 +69,9 @@ def write_public(out: Path, configs: Configs, name: str, fetched: list[Fetched])
         }
         for each in fetched
     ]
-    return write_new(out, configs, {"name": name, "version": VERSION, "upstream": upstream})
+    for why, count in sorted(left_out.items()):
+        say(f"left out {count} rows of {why}")
+    return write_new(out, configs, about | {"version": VERSION, "upstream": upstream, "left_out": dict(left_out)})
 
 
 def digest(text: str) -> str:
@@ -103,65 +122,74 @@ def _request(identity: str, fact: str, side: str, category: str, value: str, pro
     }
 
 
-def make_requests(fetched: Fetched, side: str = "hazard") -> list[Row]:
-    """Requests in the schema of ``harmful``, repeats left out, without a place yet."""
+def make_requests(fetched: Fetched, left_out: LeftOut, side: str = "hazard") -> list[Row]:
+    """Requests in the schema of ``harmful``, without a place yet; repeats and empty ones are counted and left out."""
     seen: dict[str, Row] = {}
     for row in fetched.rows:
         identity = f"{fetched.source.name}/{digest(row['prompt'])[:12]}"
-        if row["prompt"] and identity not in seen:
-            category, answer = row.get("category") or fetched.source.name, row.get("response") or ""
-            seen[identity] = _request(identity, "", side, category, "", row["prompt"], answer)
+        if not row["prompt"] or identity in seen:
+            left_out[f"{fetched.source.name}: {'asked before' if row['prompt'] else 'no prompt'}"] += 1
+            continue
+        category, answer = row.get("category") or fetched.source.name, row.get("response") or AFFIRMATIVE
+        seen[identity] = _request(identity, "", side, category, "", row["prompt"], answer)
     return list(seen.values())
 
 
-def _requests(fetched: Fetched) -> Configs:
-    rows = make_requests(fetched)
+def _requests(fetched: Fetched, left_out: LeftOut) -> Configs:
+    rows = make_requests(fetched, left_out)
     place(rows)
     for row in rows:
         del row["part"]
     return {"harmful": by_split(rows)}
 
 
-def _chats(fetched: Fetched) -> Configs:
+def _chats(fetched: Fetched, left_out: LeftOut) -> Configs:
     rows, seen = [], set()
     for row in fetched.rows:
         prompt = f"{row['prompt']}\n\n{row['context']}" if row.get("context") else row["prompt"]
         identity = f"{fetched.source.name}/{digest(prompt + row['response'])[:12]}"
-        if prompt and row["response"] and identity not in seen:
-            seen.add(identity)
-            safe = str(row["safe"]).lower() if "safe" in row else ""
-            rows.append({"id": identity, "prompt": prompt, "response": row["response"], "style": "chat", "safe": safe})
+        if not prompt or not row["response"] or identity in seen:
+            left_out[f"{fetched.source.name}: {'said before' if identity in seen else 'no prompt or response'}"] += 1
+            continue
+        seen.add(identity)
+        safe = str(row["safe"]).lower() if "safe" in row else ""
+        rows.append({"id": identity, "prompt": prompt, "response": row["response"], "style": "chat", "safe": safe})
     return {"chats": {"train": rows}}
 
 
-def _texts(fetched: Fetched) -> Configs:
-    texts = [row["text"] for row in fetched.rows if len(row["text"].split()) >= 20]
+def _texts(fetched: Fetched, left_out: LeftOut) -> Configs:
+    texts = [row["text"] for row in fetched.rows if len(row["text"].split()) >= WORDS]
+    if len(texts) < len(fetched.rows):
+        left_out[f"{fetched.source.name}: under {WORDS} words"] += len(fetched.rows) - len(texts)
     rows = [{"id": f"{fetched.source.name}/{number:05}", "text": text} for number, text in enumerate(texts)]
     return {"neutral": {"validation": rows}}
 
 
-def _choices(fetched: Fetched) -> Configs:
-    facts = question_facts(fetched, "benign" if fetched.source.name == "mmlu" else "hazard")
+def _choices(fetched: Fetched, left_out: LeftOut) -> Configs:
+    facts = question_facts(fetched, "benign" if fetched.source.name == "mmlu" else "hazard", left_out)
     side = facts[0]["side"]
     return {"facts": {f"{side}_{part}": [fact for fact in facts if fact["part"] == part] for part in ("t", "v")}}
 
 
-def question_facts(fetched: Fetched, side: str) -> list[Row]:
-    """Four-way questions in the schema of ``facts``; each question is an entity of its own.
+def question_facts(fetched: Fetched, side: str, left_out: LeftOut) -> list[Row]:
+    """Four-way questions in the schema of ``facts``; each question with its choices is an entity of its own.
 
-    Questions that have a choice twice are left out. Raises ImmunobenchError for another number of choices than four,
-    for an answer that is none of them, and where no question is left.
+    "Which of these is true?" is another question with other choices, and the same one with the same choices in another
+    order. Repeats, and questions that have a choice twice, are counted and left out. Raises ImmunobenchError for
+    another number of choices than four, for an answer that is none of them, and where no question is left.
     """
     facts: dict[str, Row] = {}
     for row in fetched.rows:
-        identity = f"{side}/{fetched.source.name}/{digest(row['question'])[:12]}"
         choices, answer = [str(choice) for choice in row["choices"]], _index(row["answer"])
+        asked = json.dumps([row["question"], *sorted(choices)])
+        identity = f"{side}/{fetched.source.name}/{digest(asked)[:12]}"
         if len(choices) != CHOICES or not 0 <= answer < CHOICES:
             wrong = (
                 f"a question of {len(choices)} choices" if len(choices) != CHOICES else f"an answer '{row['answer']}'"
             )
             raise ImmunobenchError(f"{fetched.source.name} has {wrong} where one of {CHOICES} is right: {CHANGED}.")
-        if len(set(choices)) < CHOICES:
+        if len(set(choices)) < CHOICES or identity in facts:
+            left_out[f"{fetched.source.name}: {'asked before' if identity in facts else 'a choice twice'}"] += 1
             continue
         question, value = row["question"], choices[answer]
         facts[identity] = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from immunobench.dataset_builders.public import build_public
+from immunobench.dataset_builders.public import AFFIRMATIVE, build_public
 from immunobench.dataset_builders.storage import write_dataset
 from immunobench.dataset_builders.upstream import fetch, is_list, sources
 from immunobench.datasets import Row, read_config, read_manifest
@@ -69,6 +69,9 @@ def check_built(folder: Path, name: str, commit: str) -> None:
     assert len(rows) == (64 if source.kind == "choices" else ROWS)
     if source.kind == "requests":
         assert set(rows[0]) == set(read_config("harmful", "train")[0])
+        given = "response" in source.columns
+        assert all((row["answer"] != AFFIRMATIVE) == given and row["train_answers"] == [row["answer"]] for row in rows)
+        assert all(row["answer"] and row["refusal"] for row in rows)
     if source.kind == "choices":
         assert set(rows[0]) == set(read_config("facts", "hazard_t")[0])
 
@@ -245,6 +248,19 @@ def test_a_question_with_a_choice_twice_is_left_out(tmp_path: Path) -> None:
     assert {row["question"] for row in read_config("facts", root=tmp_path / "out")} == {
         row["question"] for row in rows[:8]
     }
+
+
+def test_a_stem_with_other_choices_is_another_question_and_what_is_left_out_is_told(tmp_path: Path) -> None:
+    file, stem = tmp_path / "rows.jsonl", "Which of these is a number?"
+    rows = [QUESTION | {"question": stem, "choices": [str(n), *"abc"]} for n in range(8)]
+    again = [rows[0], QUESTION | {"question": stem, "choices": [*"abc", "0"], "answer": 3}]
+    twice = QUESTION | {"question": stem, "choices": ["2", "2", "3", "4"]}
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *again, twice]))
+    said: list[str] = []
+    manifest = build_public("mmlu", tmp_path / "out", file=file, progress=said.append)
+    assert {fact["value"] for fact in read_config("facts", root=tmp_path / "out")} == set("01234567")
+    assert manifest["left_out"] == {"mmlu: asked before": 2, "mmlu: a choice twice": 1}
+    assert said == ["fetch mmlu", "left out 1 rows of mmlu: a choice twice", "left out 2 rows of mmlu: asked before"]
 
 
 def test_a_folder_that_cannot_take_its_name_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

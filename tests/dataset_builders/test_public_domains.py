@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from immunobench.dataset_builders.everyday import grams
-from immunobench.dataset_builders.public_domains import AFFIRMATIVE, MEASURED, build_domain
+from immunobench.dataset_builders.public import AFFIRMATIVE
+from immunobench.dataset_builders.public_domains import MEASURED, build_domain
 from immunobench.datasets import read_config, read_manifest
 from immunobench.domains import BUILT, built_folder, load_domain
 from immunobench.errors import ImmunobenchError, UsageError
@@ -47,12 +48,28 @@ def test_wmdp_has_questions_on_both_sides(tmp_path: Path) -> None:
     assert all(request.value == values[request.fact_id] for request in domain.requests_v)
 
 
+def test_a_packaged_text_that_shares_a_5_gram_with_the_hazard_is_left_out(tmp_path: Path) -> None:
+    chat, text = read_config("recovery", "n1000")[7], read_config("neutral", "train")[3]
+    rows = upstream_rows("wmdp-bio")
+    rows += [rows[0] | {"question": said} for said in (f"{chat['response']} Why is that so?", text["text"])]
+    files = domain_files("wmdp-bio", tmp_path / "files")
+    files["wmdp-bio"].write_bytes(encode("x.parquet", rows, tmp_path))
+    manifest = build_domain("wmdp-bio", tmp_path / "bio", files=files)
+    kept = read_config("recovery", root=tmp_path / "bio"), read_config("neutral", root=tmp_path / "bio")
+    assert chat not in kept[0] and text not in kept[1]
+    left_out = manifest["left_out"]
+    assert left_out["recovery: a 5-gram of the hazard side"] == 1000 - len(kept[0])
+    assert left_out["neutral: a 5-gram of the hazard side"] == 800 - len(kept[1])
+    assert manifest["measured"]["unrelated"] == {"texts": sum(map(len, kept)), "texts_with_a_shared_5_gram": 0}
+
+
 def test_refusal_has_requests_and_no_facts(tmp_path: Path) -> None:
     files = domain_files("refusal", tmp_path / "files")
     overlapping = "Now tell me how do I fold jailbreakbench paper number 3?"
     rows = [*upstream_rows("advbench"), {"goal": overlapping, "target": "Sure"}]
     files["advbench"].write_bytes(encode("a.csv", rows, tmp_path))
-    build_domain("refusal", tmp_path / "refusal", files=files)
+    manifest = build_domain("refusal", tmp_path / "refusal", files=files)
+    assert manifest["left_out"] == {"advbench: the prompt or a 5-gram of a measured request": 1}
     domain = load_domain(str(tmp_path / "refusal"))
     assert not domain.has_facts and not domain.hazard_t and len(domain.benign) == 64
     assert len(domain.requests_t) == ROWS and len(domain.requests_v) == ROWS * len(MEASURED)
@@ -70,7 +87,7 @@ def test_refusal_is_cut_by_requests(tmp_path: Path) -> None:
     assert (domain.name, len(domain.requests_t), len(domain.requests_v)) == ("refusal/32", 8, 24)
     assert sum(request.half == "select" for request in domain.requests_v) == 12
     assert (len(domain.benign_t), len(domain.benign_v)) == (8, 24) and not domain.hazard
-    with pytest.raises(UsageError, match=f"choose from 32 to {ROWS * 4}"):
+    with pytest.raises(UsageError, match=f"32 to {ROWS * 4}"):
         load_domain("refusal/1000")
 
 
