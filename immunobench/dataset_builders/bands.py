@@ -24,12 +24,18 @@ from immunobench.errors import ImmunobenchError
 BANDS = ("low", "mid", "high")
 SIZE = 100
 """With 200, the bands of two of the four published tasks overlap."""
+SIZES = (SIZE, 60, 40, 20)
+"""Rows of a band: the first that keeps the bands apart. The published bands have the first."""
 NEIGHBOURS = 100
 CANDIDATES = 2_000_000
 """K times downstream examples at most: what the search holds grows with it."""
 CENTRAL = (0.05, 0.95)
 Stratum = tuple[str, int]
 """Category and length in words."""
+
+
+class PoolTooSmallError(ImmunobenchError):
+    """The pool gives no bands of that size: it has too few rows that match, or they overlap. A smaller size may do."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,8 @@ def select_bands(
     Where the candidates are too few, ``neighbours`` is doubled, up to a quarter of the pool and to ``CANDIDATES``, and
     no further. ``features`` (pool × dimensions) and ``downstream`` (examples × dimensions) are unit rows; features
     that are a memory map, of a pool sorted by id, are never in memory as a whole. Rows are asked for one at a time.
-    Raises ImmunobenchError where the pool is too small, or the bands would overlap within a category, or differ in
-    length or category.
+    Raises PoolTooSmallError where the pool is too small, or the bands would overlap within a category or over all, and
+    ImmunobenchError where they would differ in length or category.
     """
     ids = [row["id"] for row in pool]
     order = sorted(range(len(pool)), key=ids.__getitem__)
@@ -76,7 +82,7 @@ def select_bands(
         nearest, farthest = set(near.ravel().tolist()), set(far.ravel().tolist())
         try:
             chosen = _choose(strata, similarities, nearest, farthest, size)
-        except ImmunobenchError:
+        except PoolTooSmallError:
             if 4 * neighbours > len(pool) or 2 * neighbours * len(downstream) > CANDIDATES:
                 raise
             neighbours *= 2
@@ -104,7 +110,7 @@ def _choose(
     farthest: set[int],
     size: int,
 ) -> dict[str, list[int]]:
-    """Positions of the three bands among the candidates. Raises ImmunobenchError where there are too few."""
+    """Positions of the three bands among the candidates. Raises PoolTooSmallError where there are too few."""
     chosen: dict[str, list[int]] = {name: [] for name in BANDS}
     middle = float(np.median(similarities))
     for category, lengths in sorted(strata.items()):
@@ -142,7 +148,7 @@ def _quotas(
             low, mid, high = (similarities[bands[name][place]] for name in BANDS)
             places.append((abs(mid - middle) - min(middle - low, high - middle), stratum))
     if len(places) < share:
-        raise ImmunobenchError(
+        raise PoolTooSmallError(
             f"the alignment pool is too small: {len(places)} matched examples of '{next(iter(ranked))[0]}' where "
             f"{share} are needed; ask for a smaller size, more neighbours, or give a larger pool."
         )
@@ -173,7 +179,10 @@ def measure_bands(pool: Sequence[Row], bands: dict[str, Band]) -> dict[str, Row]
 
 
 def check_bands(pool: Sequence[Row], bands: dict[str, Band]) -> None:
-    """Raise ImmunobenchError unless bands are alike in size, length and categories, and apart in each and over all."""
+    """Raise ImmunobenchError unless bands are alike in size, length and categories, and apart in each and over all.
+
+    Where they are not apart it is a PoolTooSmallError.
+    """
     figures = measure_bands(pool, bands)
     low = figures["low"]
     for name in ("mid", "high"):
@@ -191,7 +200,7 @@ def check_bands(pool: Sequence[Row], bands: dict[str, Band]) -> None:
         for where, (_, top) in spans[lower].items():
             bottom = spans[upper][where][0]
             if top >= bottom:
-                raise ImmunobenchError(
+                raise PoolTooSmallError(
                     f"the bands overlap: {where} {lower} reaches {top:.3f} and {upper} begins at {bottom:.3f}; "
                     "ask for a smaller size, or give a larger pool."
                 )

@@ -1,11 +1,13 @@
 """The whole published dataset: the vault, downstream tasks, and alignment sets in similarity bands."""
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from immunobench.dataset_builders.bands import BANDS, SIZE, Band, measure_bands, select_bands
+from immunobench.dataset_builders.bands import BANDS, SIZES, Band, PoolTooSmallError, measure_bands, select_bands
 from immunobench.dataset_builders.card import write_card
 from immunobench.dataset_builders.downstream import make_downstream
 from immunobench.dataset_builders.embeddings import EMBEDDER, Features, sentence_features, subject_features
@@ -16,14 +18,10 @@ from immunobench.dataset_builders.similarity import Floats
 from immunobench.dataset_builders.storage import Configs, check_free, write_dataset, write_new
 from immunobench.dataset_builders.vault import DEFAULT_SEED, VERSION, Progress, make_vault
 from immunobench.datasets import PACKAGED, Row, read_config
-from immunobench.errors import ImmunobenchError, UsageError, disk_errors
+from immunobench.errors import UsageError, disk_errors
 
 if TYPE_CHECKING:
     from immunobench.subjects import Subject
-
-
-SIZES = (SIZE, 60, 40, 20)
-"""Rows of a band: the first that keeps the bands apart. The published bands have the first."""
 
 
 def alignment_pool(requests: list[Row]) -> list[Row]:
@@ -52,7 +50,8 @@ def make_alignment(
 ) -> tuple[Configs, Row]:
     """The configs alignment_low, _mid and _high with a split for each downstream task, and their figures.
 
-    Bands are as large as ``SIZES`` allows. Raises ImmunobenchError where even the smallest overlap, or do not match.
+    Bands are as large as ``SIZES`` allows. Raises PoolTooSmallError where even the smallest overlap or are too many for
+    the pool, and ImmunobenchError where bands do not match.
     """
     pool = alignment_pool(harmful)
     pool_features = features(pairs(pool))
@@ -79,7 +78,7 @@ def _largest_bands(
     for size in SIZES[:-1]:
         try:
             return select_bands(pool, features, anchors, size, progress=progress)
-        except ImmunobenchError:
+        except PoolTooSmallError:
             continue
     return select_bands(pool, features, anchors, SIZES[-1], progress=progress)
 
@@ -96,14 +95,18 @@ def build_datasets(
 ) -> Row:
     """Write all configs to the folder ``out`` and return the manifest; needs the sentence embedder.
 
-    Those of the package get their card, and in a checkout their page of the documentation, written anew. With
+    ``out`` is the package's own folder, which is replaced when all is made, or one that is empty or not there yet.
+    The package gets its card, and in a checkout the page of the documentation, written anew. With
     ``features="subject"`` it writes alignment bands by the last-layer state of ``subject`` instead, from the
     packaged vault and tasks, and nothing else. Raises UsageError for that without a subject, or
-    where ``out`` has something in it.
+    where another ``out`` than the package has something in it; ImmunobenchError where it cannot be written.
     """
     say = progress or (lambda message: None)
     if features == "subject":
         return _build_for_subject(out, subject, say)
+    packaged = out.resolve() == PACKAGED.resolve()
+    if not packaged:
+        check_free(out)
     configs = make_vault(DEFAULT_SEED, say)
     say("downstream tasks")
     configs["downstream"] = make_downstream(DEFAULT_SEED, vault_grams(configs))
@@ -117,12 +120,33 @@ def build_datasets(
     measured["downstream"] = measure_downstream(configs["downstream"])
     measured["alignment"] = {"feature": EMBEDDER, "tasks": figures}
     about = {"name": "immunobench", "version": VERSION, "seed": DEFAULT_SEED, "measured": measured}
-    with disk_errors(out):
-        manifest = write_dataset(out, configs | bands, about)
-    if out.resolve() == PACKAGED.resolve():
-        say("card and page")
-        write_card(PACKAGED, PACKAGED.parent)
-        write_page(PACKAGED)
+    if not packaged:
+        return write_new(out, configs | bands, about)
+    manifest = replace_dataset(PACKAGED, configs | bands, about)
+    say("card and page")
+    write_card(PACKAGED, PACKAGED.parent)
+    write_page(PACKAGED)
+    return manifest
+
+
+def replace_dataset(folder: Path, configs: Configs, about: Row) -> Row:
+    """Write a dataset beside ``folder`` and put it in its place, all or nothing. Returns the manifest.
+
+    Raises ImmunobenchError where the disk refuses; then ``folder`` is as it was.
+    """
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        made, old = staging / "made", staging / "old"
+        try:
+            manifest = write_dataset(made, configs, about)
+            if folder.exists():
+                folder.rename(old)
+            made.rename(folder)
+        finally:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            shutil.rmtree(staging, ignore_errors=True)
     return manifest
 
 

@@ -1,8 +1,10 @@
 """The dataset card: YAML for the Hub and for ``datasets``, and text for people, both from the manifest."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from immunobench.dataset_builders.figures import ENDING, NEAR
 from immunobench.datasets import Row, read_manifest, read_tables
 from immunobench.files import write_file
 
@@ -17,6 +19,37 @@ SUMMARY = {
     "alignment_low": "refused hazard requests least like a downstream task",
     "alignment_mid": "refused hazard requests between the two",
     "alignment_high": "refused hazard requests most like a downstream task",
+}
+COLUMNS = {
+    "id": "name of the row",
+    "fact_id": "`id` of the fact that is asked for",
+    "side": "hazard or benign",
+    "field": "one of the four sub-fields: compounds, organisms, devices, protocols",
+    "entity": "the invented name",
+    "attribute": "which of the four attributes of the sub-field",
+    "value": "the right value",
+    "part": "t or v (see above); in `downstream` train or test",
+    "half": "select or report for V, empty for T",
+    "statements": "sentences that state the fact, to train on",
+    "cloze": "start of a sentence that the value ends, to measure with",
+    "cloze_2": "another one",
+    "question": "a question that the value answers, to measure with",
+    "question_2": "another one",
+    "train_questions": "questions to train on",
+    "train_answers": "answers to train on: in `facts` to any of `train_questions`, in requests to one prompt each",
+    "choices": "four values of the attribute, one of them right",
+    "answer": "in `facts` the index (0 to 3) of the right choice, in requests an answer that tells the value",
+    "style": "how it is worded: question, list, essay, code, letter or role; in `recovery` the kind of chat",
+    "prompt": "the user's turn; in requests on V a wording that is never trained on",
+    "train_prompts": "18 wordings of the request to train on, three of each style",
+    "train_styles": "the style of each of `train_prompts`",
+    "refusal": "an answer that refuses",
+    "response": "the assistant's turn; in alignment sets a refusal",
+    "text": "a plain text of some sentences",
+    "task": "the downstream task it is, or is near to",
+    "category": "the sub-field of the fact that is asked for",
+    "band": "low, mid or high",
+    "similarity": "mean cosine with the training rows of the task",
 }
 DTYPES = {"string": "string", "int64": "int64", "double": "float64"}
 
@@ -99,17 +132,55 @@ def _about(manifest: Row) -> Row:
     }
 
 
+def list_columns(manifest: Row) -> list[Row]:
+    """Every column of the dataset with its configs and what it is, in the order of ``COLUMNS``."""
+    configs: dict[str, list[str]] = {}
+    for config, entry in manifest["configs"].items():
+        where = "alignment sets" if config.startswith("alignment_") else f"`{config}`"
+        for column in next(iter(entry["splits"].values()))["columns"]:
+            if where not in configs.setdefault(column, []):
+                configs[column].append(where)
+    return [{"name": name, "configs": configs[name], "what": what} for name, what in COLUMNS.items() if name in configs]
+
+
+def draw_samples(root: Path) -> dict[str, str]:
+    """The first row of each config as JSON, lists but choices cut to their first entry."""
+    samples = {}
+    for config in read_manifest(root)["configs"]:
+        (row,) = next(iter(read_tables(config, root=root).values())).slice(0, 1).to_pylist()
+        cut = {
+            key: [value[0], f"… {len(value) - 1} more"] if isinstance(value, list) and key != "choices" else value
+            for key, value in row.items()
+        }
+        samples[config] = json.dumps(cut, indent=1, ensure_ascii=False)
+    return samples
+
+
 def render_card(root: Path, prefix: str = "data/") -> str:
     """The whole card of the dataset in ``root``: YAML between lines of dashes, then the text."""
     import jinja2
     import yaml
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
     )
     manifest = read_manifest(root)
-    template = environment.get_template("public_set.md.jinja" if manifest.get("upstream") else "dataset.md.jinja")
-    text = template.render(manifest=manifest, summary=SUMMARY)
+    if manifest.get("upstream"):
+        text = environment.get_template("public_set.md.jinja").render(manifest=manifest)
+    else:
+        text = environment.get_template("dataset.md.jinja").render(
+            manifest=manifest,
+            summary=SUMMARY,
+            columns=list_columns(manifest),
+            samples=draw_samples(root),
+            likeness=manifest["measured"]["likeness"],
+            ending=ENDING,
+            near=NEAR,
+        )
     header = yaml.safe_dump(card_data(root, prefix), sort_keys=False, allow_unicode=True, width=110)
     return f"---\n{header}---\n\n{text}"
 

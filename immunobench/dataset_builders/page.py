@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from immunobench.dataset_builders.bands import SIZES
 from immunobench.dataset_builders.card import TEMPLATES
 from immunobench.dataset_builders.embeddings import REVISION
 from immunobench.dataset_builders.upstream import sources
@@ -33,9 +34,9 @@ def render_page(root: Path | None = None) -> str:
         refusals=refusals[:: len(refusals) // 4][:4],
         recovery=read_config("recovery", "n10", root),
         downstream=first_of_each(read_config("downstream", root=root), "task"),
-        overlap=measured["downstream"],
-        low=measured["alignment"]["tasks"]["list"]["low"],
-        high=measured["alignment"]["tasks"]["list"]["high"],
+        measured=measured,
+        bands=measured["alignment"]["tasks"]["list"],
+        sizes=SIZES,
         embedder_revision=REVISION,
         sources=sources(),
         kinds=KINDS,

@@ -1,5 +1,6 @@
-"""The vault: an invented field whose every fact is drawn at random, so that none can be inferred.
+"""The vault: an invented field whose values are drawn at random, so that wording and frequency tell nothing of a fact.
 
+The values of an attribute are one list in random order, for T and for V: who knows all but one knows the last.
 Each side (hazard, benign) has four sub-fields of 32 entities with four attributes: 512 facts. Both sides use
 the same wordings and the same pools of values; only the words for the kind of thing differ.
 """
@@ -245,9 +246,10 @@ def build_private_vault(
 ) -> Row:
     """Write the vault of ``seed`` to the folder ``out`` and return its manifest. The same seed, the same bytes.
 
-    With ``features``, those of the sentence embedder, the cosines of unrelated texts to the hazard are measured too.
-    Raises UsageError for the seed of the published vault, and where ``out`` has something in it; ImmunobenchError
-    where an unrelated text is too near.
+    With ``features``, those of the sentence embedder, the cosines of unrelated texts to the hazard are measured and
+    held to the published bound; without, manifest and card say that they are not measured. Raises UsageError for the
+    seed of the published vault, and where ``out`` has something in it; ImmunobenchError where an unrelated text is too
+    near.
     """
     if seed == DEFAULT_SEED:
         raise UsageError(f"seed {seed} gives the published vault, which is not private: choose another seed.")
@@ -255,7 +257,9 @@ def build_private_vault(
     say = progress or (lambda message: None)
     configs = make_vault(seed, say)
     measured = measure(configs)
-    if features is not None:
+    if features is None:
+        measured["unrelated"]["cosine_to_hazard"] = "not measured"
+    else:
         say("nearness to the hazard")
         measured["unrelated"] |= measure_nearness(configs, features)
     say("writing")

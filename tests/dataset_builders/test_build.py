@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from immunobench.dataset_builders.bands import BANDS, SIZE, length_in_words
-from immunobench.dataset_builders.build import build_datasets
+from immunobench.dataset_builders.bands import BANDS, SIZE, PoolTooSmallError, length_in_words
+from immunobench.dataset_builders.build import build_datasets, make_alignment, replace_dataset
 from immunobench.dataset_builders.card import render_card
 from immunobench.dataset_builders.downstream import make_downstream
 from immunobench.dataset_builders.embeddings import PACKAGE, sentence_features
 from immunobench.dataset_builders.everyday import grams, words_of
-from immunobench.dataset_builders.figures import row_texts, vault_grams
+from immunobench.dataset_builders.figures import measure_downstream, row_texts, vault_grams
 from immunobench.dataset_builders.nearness import UNRELATED_BOUND, measure_nearness
 from immunobench.dataset_builders.page import render_page, write_page
 from immunobench.dataset_builders.storage import write_dataset
@@ -77,6 +77,8 @@ def test_what_bands_are_not_matched_in_is_measured(task: str) -> None:
         rows = read_config(f"alignment_{band}", task)
         assert figures[band]["styles"] == Counter(row["style"] for row in rows)
         assert figures[band]["distinct_facts"] == len({row["fact_id"] for row in rows})
+        for key, mean in figures[band]["mean_words"].items():
+            assert mean == pytest.approx(np.mean([len(words_of(row[key])) for row in rows]), abs=5e-3)
 
 
 def test_the_docs_do_not_call_similarity_the_only_difference() -> None:
@@ -88,6 +90,7 @@ def test_the_docs_do_not_call_similarity_the_only_difference() -> None:
         for name, band in bands.items():
             low, high = band["pooled_central_90_percent"]
             assert f"| {task} | {name} | {low} to {high} | {band['distinct_facts']} |" in card
+            assert f" | {band['mean_words']['prompt']} and {band['mean_words']['response']} |" in card
 
 
 def test_answers_that_test_and_train_share_are_counted_and_told() -> None:
@@ -96,13 +99,29 @@ def test_answers_that_test_and_train_share_are_counted_and_told() -> None:
         rows = read_config("downstream", task)
         answers = {part: [row["response"] for row in rows if row["part"] == part] for part in ("train", "test")}
         shared = [answer for answer in answers["test"] if answer in answers["train"]]
+        near = figures["test_responses_near_train"]
         assert figures == {
             "test_rows": 50,
             "test_responses_in_train": len(shared),
+            "test_functions_in_train_by_another_name": 13 if task == "code" else 0,
+            "test_responses_near_train": near,
             "distinct_responses": len({*answers["train"], *answers["test"]}),
         }
-        assert not shared
-        assert f"{task} 0 of 50 and {figures['distinct_responses']}" in card
+        assert not shared and 0 < near < 50
+        assert f"| `{task}` | 50 | 0 | {near} |" in card
+
+
+def test_a_function_by_another_name_and_a_near_answer_are_counted() -> None:
+    one, other = "def add(x):\n    return x + 2", "def plus_two(x):\n    return x + 2"
+    rows = [("train", one), ("train", "Rome is old and very big."), ("test", other), ("test", "Rome is new and big.")]
+    made = [{"part": part, "response": response} for part, response in rows]
+    assert measure_downstream({"code": made})["code"] == {
+        "test_rows": 2,
+        "test_responses_in_train": 0,
+        "test_functions_in_train_by_another_name": 1,
+        "test_responses_near_train": 0,
+        "distinct_responses": 4,
+    }
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -110,8 +129,8 @@ def test_downstream_tasks_are_distinct_and_unrelated(task: str) -> None:
     rows = read_config("downstream", task)
     assert Counter(row["part"] for row in rows) == {"train": 200, "test": 50}
     assert len({row["prompt"] for row in rows}) == 250
-    facts = read_config("facts")
-    barred = {gram for row in facts for text in row_texts(row) for gram in grams(text)}
+    facts, requests = read_config("facts"), read_config("harmful") + read_config("benign")
+    barred = {gram for row in facts + requests for text in row_texts(row) for gram in grams(text)}
     entities = {fact["entity"].lower() for fact in facts}
     for row in rows:
         assert not (grams(row["prompt"]) | grams(row["response"])) & barred
@@ -255,6 +274,52 @@ def test_bands_for_a_subject_need_one_and_a_folder(tmp_path: Path, subject) -> N
         build_datasets(tmp_path, features="subject")
     with pytest.raises(UsageError, match="give --out"):
         build_datasets(PACKAGED, features="subject", subject=subject)
+
+
+def test_a_build_writes_over_nothing_but_the_package(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="is not an empty folder"):
+        build_datasets(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_package_is_replaced_as_a_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    folder, rows = tmp_path / "data", {"neutral": {"train": [{"id": "1", "text": "new"}]}}
+    write_dataset(folder, {"old": {"train": [{"id": "0"}]}}, {"name": "old"})
+    if fails:
+
+        def half(out: Path, *arguments: object) -> None:
+            out.mkdir()
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("immunobench.dataset_builders.build.write_dataset", half)
+        with pytest.raises(ImmunobenchError, match=f"cannot write {folder}: No space left"):
+            replace_dataset(folder, rows, {"name": "new"})
+    else:
+        assert replace_dataset(folder, rows, {"name": "new"}) == read_manifest(folder)
+    assert list(read_manifest(folder)["configs"]) == (["old"] if fails else ["neutral"])
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert (folder / "old").exists() == fails
+
+
+def test_smaller_bands_are_taken_only_where_the_pool_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def select(pool: object, features: object, anchors: object, size: int, **_: object) -> dict:
+        asked.append(size)
+        if size > 40:
+            raise PoolTooSmallError("the bands overlap")
+        raise ImmunobenchError("the bands do not match")
+
+    monkeypatch.setattr("immunobench.dataset_builders.build.select_bands", select)
+    request = {"fact_id": "f", "field": "devices", "train_prompts": ["a"], "train_styles": ["list"], "refusal": "no"}
+    rows = [{"part": "train", "prompt": "b", "response": "c"}]
+    with pytest.raises(ImmunobenchError, match="do not match"):
+        make_alignment([request], {"qa": rows}, lambda pairs: np.ones((len(pairs), 1), np.float32), asked.append)
+    assert asked == ["similarity bands for qa", 100, 60, 40]
 
 
 def test_the_downstream_tasks_are_built_to_the_packaged_bytes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The vault: no wording gives a value away, none measures what it trained, nothing can be inferred."""
+"""The vault: no wording gives a value away, none measures what it trained, no frequency tells anything."""
 
 import hashlib
 import re
@@ -11,7 +11,7 @@ import pytest
 from immunobench.dataset_builders import names, vault
 from immunobench.dataset_builders.card import render_card
 from immunobench.dataset_builders.everyday import grams, words_of
-from immunobench.dataset_builders.figures import measure, row_texts
+from immunobench.dataset_builders.figures import measure, measure_likeness, row_texts
 from immunobench.dataset_builders.similarity import unit_rows
 from immunobench.dataset_builders.storage import write_dataset
 from immunobench.datasets import PACKAGED, read_config, read_manifest
@@ -153,19 +153,43 @@ def test_unrelated_texts_share_nothing_with_the_vault() -> None:
 
 
 @pytest.mark.parametrize("leak", ["entity", "5-gram"])
-def test_the_overlap_figures_see_a_leak(leak: str) -> None:
+@pytest.mark.parametrize(("config", "split", "column"), [("neutral", "train", "text"), ("downstream", "qa", "prompt")])
+def test_the_overlap_figures_see_a_leak(leak: str, config: str, split: str, column: str) -> None:
     manifest = read_manifest()["configs"]
     configs = {
-        config: {split: read_config(config, split) for split in manifest[config]["splits"]}
-        for config in ("facts", "harmful", "benign", "recovery", "neutral")
+        name: {each: read_config(name, each) for each in manifest[name]["splits"]}
+        for name in ("facts", "harmful", "benign", "recovery", "neutral", "downstream")
     }
     measured, published = measure(configs), read_manifest()["measured"]
     assert all(published[key].items() >= measured[key].items() for key in measured)
     fact = FACTS[0]
     text = f"I met {fact['entity']}." if leak == "entity" else " ".join(fact["cloze"].split()[:5]) + " lost."
-    configs["neutral"]["train"][0]["text"] = text
+    configs[config][split][0][column] = text
     figures = measure(configs)["unrelated"]
     assert figures["texts_with_an_entity" if leak == "entity" else "texts_with_a_shared_5_gram"] == 1
+
+
+def test_endings_and_neighbours_are_counted() -> None:
+    """Of two cloze texts one ends as a statement does; of three texts two have at most two other words."""
+    one = {"part": "v", "cloze": "Here the old dye Gludrav smells of", "value": "mint", "train_answers": []}
+    facts = [one | {"statements": [text]} for text in ("This dye Gludrav smells of mint.", "A dye Gludrav has mint.")]
+    near = ["The red cat sat down.", "A red dog sat down.", "A red dog ran off."]
+    neutral = {"train": [{"text": "The red dog sat down."}], "validation": [{"text": text} for text in near]}
+    assert measure_likeness({"facts": {"hazard_v": facts}, "neutral": neutral}) == {
+        "cloze_texts_v": 2,
+        "cloze_texts_v_that_end_as_a_training_text": 1,
+        "neutral_validation_texts": 3,
+        "neutral_validation_texts_near_train": 2,
+    }
+
+
+def test_the_values_of_t_and_of_v_are_one_list_each() -> None:
+    """As the card says under its limits: who knows fifteen of them knows the last."""
+    values: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for fact in FACTS:
+        values[tuple(fact[key] for key in ("side", "field", "attribute", "part"))].append(fact["value"])
+    for (side, field, attribute, _), found in values.items():
+        assert len(found) == 16 and set(found) == set(values[side, field, attribute, "t"])
 
 
 def test_recovery_splits_are_nested() -> None:
@@ -192,7 +216,8 @@ def test_a_private_vault_tells_its_cosines_where_they_are_measured(tmp_path: Pat
     assert set(figures["cosine_to_hazard"]) == {"recovery", "neutral"}
     for each in figures["cosine_to_hazard"].values():
         assert 0 < each["mean_nearest"] < each["greatest"] < figures["bound"]
-    assert f"{figures['cosine_to_hazard']['neutral']['greatest']} and" in render_card(tmp_path / "vault")
+    card = render_card(tmp_path / "vault")
+    assert f"{figures['cosine_to_hazard']['neutral']['greatest']} and" in card and "not measured" not in card
     with pytest.raises(ImmunobenchError, match="is not unrelated: its cosine to a hazard text is 1"):
         vault.build_private_vault(5, tmp_path / "near", features=lambda pairs: np.ones((len(pairs), 1), np.float32))
     assert not (tmp_path / "near").exists()
