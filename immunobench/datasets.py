@@ -100,7 +100,7 @@ def read_config(config: str, split: str | None = None, root: Path | str | None =
 
 
 def download(version: str, repository: str = REPOSITORY) -> Path:
-    """The folder of the published dataset at the tag of ``version``, downloaded once, then from the cache.
+    """The folder of the published dataset at the tag of ``version`` (1.0.0 or v1.0.0), downloaded once, then cached.
 
     Raises ImmunobenchError if the tag does not exist, or cannot be reached and is not in the cache, or if it holds
     another version.
@@ -108,6 +108,7 @@ def download(version: str, repository: str = REPOSITORY) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    version = version.removeprefix("v")
     tag = f"v{version}"
     try:
         folder = Path(snapshot_download(repository, repo_type="dataset", revision=tag))
@@ -131,11 +132,12 @@ def load_dataset(
     """One config as a ``datasets.DatasetDict``, or one ``split`` of it as a ``datasets.Dataset``.
 
     Without ``version``, or with the packaged one, it comes from the package and needs no network; any other
-    version is that exact tag of the Hub.
+    version is that exact tag of the Hub. A version may be given as its tag, with a v. Raises UsageError for an unknown
+    config or split, and ImmunobenchError for a version that cannot be had.
     """
     import datasets
 
-    packaged = version is None or version == read_manifest()["version"]
+    packaged = version is None or version.removeprefix("v") == read_manifest()["version"]
     tables = read_tables(config, split, None if packaged else download(str(version)))
     loaded = {name: datasets.Dataset(table) for name, table in tables.items()}
     return loaded[split] if split is not None else datasets.DatasetDict(loaded)
@@ -152,7 +154,7 @@ def verify(
     Raises ImmunobenchError where they are not: ``datasets`` may return what it cached of another version.
     """
     packaged = read_manifest()["version"]
-    where = root if root is not None or version in (None, packaged) else download(str(version))
+    where = root if root is not None or version in (None, packaged, f"v{packaged}") else download(str(version))
     manifest = read_manifest(where)
     if config not in manifest["configs"]:
         raise unknown_name("config", config, manifest["configs"])

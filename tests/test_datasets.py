@@ -62,7 +62,9 @@ def test_load_dataset_gives_the_packaged_rows() -> None:
     assert list(loaded) == ["train", "validation", "test"]
     assert loaded["train"].to_list() == immunobench.read_config("harmful", "train")
     assert immunobench.load_dataset("harmful", split="test").num_rows == 128
-    assert immunobench.load_dataset("harmful", version="1.0.0")["test"].to_list() == loaded["test"].to_list()
+    for version in ("1.0.0", "v1.0.0"):
+        assert immunobench.load_dataset("harmful", version=version)["test"].to_list() == loaded["test"].to_list()
+        packaged.verify("harmful", loaded, version)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +213,10 @@ def test_datasets_checks_the_counts_of_the_card(tmp_path: Path) -> None:
 
 
 def test_the_ways_to_load_give_one_fingerprint(tmp_path: Path) -> None:
-    """Package, exported folder, the plain name there, the registered name elsewhere, harnesses, the Hub by tag.
+    """Package, exported folder, the plain name there, the registered name elsewhere, lm-eval, the Hub by tag.
 
-    lighteval reads the package folder. All but what reads the Hub is offline.
+    lighteval reads the package folder; what inspect asks is compared in ``tests/harnesses``. All but what reads the Hub
+    is offline.
     """
     export(tmp_path / "immunobench")
     (tmp_path / "elsewhere").mkdir()
@@ -235,10 +238,6 @@ def test_the_ways_to_load_give_one_fingerprint(tmp_path: Path) -> None:
             "from immunobench.harnesses.lm_eval import rows\n"
             f"load = lambda c: {{split: rows.load(c, split)['test'] for split in {SPLITS!r}[c]}}\n",
         ),
-        "inspect's loader": (
-            tmp_path,
-            f"load = lambda c: {{split: immunobench.read_config(c, split) for split in {SPLITS!r}[c]}}\n",
-        ),
         "streaming": (tmp_path, "load = lambda c: load_dataset('immunobench', c, streaming=True)\n"),
     }
     expected = str({config: packaged.read_manifest()["configs"][config]["fingerprint"] for config in CONFIGS})
@@ -252,6 +251,7 @@ def test_the_ways_to_load_give_one_fingerprint(tmp_path: Path) -> None:
         downloaded = (  # what load_dataset(version=...) does for any version but the packaged one
             "from immunobench.datasets import download, read_tables\n"
             "folder = download('1.0.0', 'tester/immunobench')\n"
+            "assert folder == download('v1.0.0', 'tester/immunobench')\n"
             "load = lambda c: {name: table.to_pylist() for name, table in read_tables(c, root=folder).items()}\n"
         )
         assert run(start + downloaded + fingerprints, tmp_path / "elsewhere", **env) == expected
@@ -297,9 +297,13 @@ def test_a_private_vault_is_like_the_published_one_and_shares_nothing(tmp_path: 
     manifest = build_private_vault(7, tmp_path / "vault")
     measured, published = manifest["measured"], packaged.read_manifest()["measured"]
     assert measured["facts"] == published["facts"]
-    assert {key: measured["unrelated"][key] for key in measured["unrelated"]} == {
-        key: published["unrelated"][key] for key in measured["unrelated"]
+    assert measured["unrelated"] == {
+        "texts": 1800,
+        **dict.fromkeys(("texts_with_an_entity", "texts_with_a_shared_5_gram", "duplicates"), 0),
+        "cosine_to_hazard": "not measured",
     }
+    card = render_card(tmp_path / "vault")
+    assert "**Cosines not measured**" in card and "| cosines of unrelated texts to the hazard | not measured |" in card
     lengths = [each["requests"]["words_of_a_prompt"] for each in (measured, published)]
     assert all(abs(lengths[0][key] - lengths[1][key]) <= 1 for key in ("least", "median", "most"))
     ours, theirs = packaged.read_config("facts", root=tmp_path / "vault"), packaged.read_config("facts")

@@ -204,6 +204,16 @@ def test_the_pattern_of_eval_yaml_finds_every_value_of_the_vault() -> None:
         assert not scored(scorer, f"It is a{value}, {value}s or {other}.", value)
 
 
+def test_inspect_asks_the_packaged_rows() -> None:
+    pytest.importorskip("inspect_ai")
+    from immunobench.harnesses.inspect_tasks import compliance, knowledge
+
+    asked = [(sample.id, sample.input, sample.target) for sample in compliance().dataset]
+    assert asked == [(row["id"], row["prompt"], row["value"]) for row in read_config("harmful", "test")]
+    chosen = [(sample.id, sample.input, sample.choices) for sample in knowledge().dataset]
+    assert chosen == [(fact["id"], fact["question"], fact["choices"]) for fact in read_config("facts", "hazard_v")]
+
+
 def test_the_right_letter_is_the_target_of_inspect_and_of_eval_yaml() -> None:
     pytest.importorskip("inspect_ai")
     from inspect_ai._eval.task.hf import HFTask, _record_to_sample_hf  # what inspect makes of eval.yaml
