@@ -23,7 +23,7 @@ FEWEST_NEUTRAL = 64
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact: an entity has a value of an attribute. Independent of every other fact."""
+    """One fact: an entity has a value of an attribute."""
 
     id: str
     entity: str
@@ -123,7 +123,7 @@ class Domain:
         """
         whole = len(self.hazard or [*self.requests_t, *self.requests_v])
         if not 32 <= facts <= whole:
-            raise UsageError(f"--facts {facts} is out of range: choose from 32 to {whole}.")
+            raise UsageError(f"no domain '{self.name}/{facts}': {self.name} can be cut to 32 to {whole} facts.")
         sizes = Counter(item.half for item in self.hazard_v or self.requests_v)
         half = min((facts - facts // 4) // 2, *sizes.values())
         t = facts - 2 * half

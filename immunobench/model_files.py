@@ -16,6 +16,8 @@ from immunobench.errors import ImmunobenchError
 LOADING = threading.Lock()
 """One model at a time: transformers switches weight tying off for the whole process while it loads one, and two loads
 that overlap leave it off."""
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""Files of which a tokenizer has one at least."""
 
 
 def load_model(path: str, spec: str, **kwargs: Any) -> Any:
@@ -74,7 +76,11 @@ def load_tokenizer(path: str, spec: str, **kwargs: Any) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **kwargs)
     except (OSError, ValueError, KeyError) as error:
-        raise ImmunobenchError(f"cannot load the tokenizer of '{spec}': {first_line(error)}") from error
+        why = first_line(error)
+        # transformers then tells of every file that it could have made one from, over many lines.
+        if not kwargs and not any((Path(path) / name).is_file() for name in VOCABULARIES):
+            why = f"'{path}' holds none of {', '.join(VOCABULARIES)}; save the tokenizer there."
+        raise ImmunobenchError(f"cannot load the tokenizer of '{spec}': {why}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

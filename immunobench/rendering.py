@@ -97,10 +97,7 @@ class Renderer:
         Raises ImmunobenchError as :meth:`prompt` does.
         """
         if not self.has_template:
-            raise ImmunobenchError(
-                "the model has no chat template: add chat_template to its tokenizer, "
-                "or run adversaries in the plain format."
-            )
+            raise ImmunobenchError("the model has no chat template: add chat_template to its tokenizer.")
         messages = [{"role": "system", "content": edit.system}] if edit.system is not None else []
         for user, assistant in edit.context:
             messages += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]

@@ -7,6 +7,7 @@ folder, or a Hub id with ``@revision``.
 import hashlib
 import importlib.util
 import json
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -165,15 +166,24 @@ def find_history(spec: str) -> History:
     """The history of the subject that ``spec`` names, without loading it; empty for a model from elsewhere.
 
     An adapter has the history of its base. Of a Hub id two small files are fetched, from the cache where the Hub cannot
-    be reached. Raises UsageError for a name that can be no model's, and ImmunobenchError for one that has no model.
+    be reached. Raises UsageError for a name that can be no model's and for adapters that lead back to themselves, and
+    ImmunobenchError for a name that has no model.
     """
-    folder = _folder(spec)
-    if folder is None and (spec == SMOLLM2 or spec.endswith(".gguf")):
-        return History()
-    from_hub = folder is None
-    folder = folder or _snapshot(spec, [HISTORY_FILE, ADAPTER_FILE])
-    if (folder / ADAPTER_FILE).is_file():
-        return find_history(_base_of(folder))
+    visited: set[Path] = set()
+    while True:
+        folder = _folder(spec)
+        if folder is None and (spec == SMOLLM2 or spec.endswith(".gguf")):
+            return History()
+        from_hub = folder is None
+        folder = folder or _snapshot(spec, [HISTORY_FILE, ADAPTER_FILE])
+        if not (folder / ADAPTER_FILE).is_file():
+            break
+        if folder.resolve() in visited:
+            raise UsageError(
+                f"the adapter '{spec}' leads back to itself: set base_model_name_or_path to the model that it changes."
+            )
+        visited.add(folder.resolve())
+        spec = _base_of(folder)
     if not from_hub:
         _check_holds_model(folder)
     return read_history(folder, spec if from_hub else None)
@@ -209,18 +219,25 @@ def read_history(folder: Path, hub_id: str | None = None) -> History:
     """The history written beside a model, empty where there is none. References are resolved to the folder.
 
     A model of the Hub has nothing beside it: of what is named from its folder, only the model itself is to be had.
+    Raises ImmunobenchError where the file is damaged, or a field is of the wrong type.
     """
     file = folder / HISTORY_FILE
     if not file.is_file():
         return History()
-    fields = _read_json(file)
+    known = History.__dataclass_fields__
+    fields = {name: value for name, value in _read_json(file).items() if name in known}
+    for name, value in fields.items():
+        kind: Any = known[name].type
+        if not isinstance(value, kind):
+            wanted = getattr(kind, "__name__", kind)
+            raise ImmunobenchError(f"'{file}' is damaged: '{name}' is {value!r}, where it takes {wanted}; correct it.")
     for key in ("exposed", "never_exposed"):
         named = fields.get(key) or ""
         if named.startswith(".") and hub_id is not None:
             fields[key] = hub_id if named == "." else None
         elif named.startswith("."):
             fields[key] = str((folder / named).resolve())
-    return History(**{k: v for k, v in fields.items() if k in History.__dataclass_fields__})
+    return History(**fields)
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -259,13 +276,17 @@ def _from_adapter(spec: str, folder: Path) -> Subject:
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
+    find_history(spec)  # it follows the bases, and raises where they go round in a circle
     base_name = _base_of(folder)
     base = load_subject(base_name, device="cpu")
     misfit = f"the adapter '{folder}' does not fit its base '{base_name}'"
     try:
         adapted = PeftModel.from_pretrained(base.model, str(folder))
         # peft only warns of weights that found no place, or of places that found no weights.
-        stray = set(load_peft_weights(str(folder), device="cpu")) ^ set(get_peft_model_state_dict(adapted))
+        with warnings.catch_warnings():
+            # It looks for the base on the Hub, where none of our own names is.
+            warnings.filterwarnings("ignore", "Could not find a config file in")
+            stray = set(load_peft_weights(str(folder), device="cpu")) ^ set(get_peft_model_state_dict(adapted))
     except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise UsageError(f"{misfit}: {first_line(error)}") from error
     if stray:
@@ -302,8 +323,8 @@ def _snapshot(spec: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ImmunobenchError(
-            f"cannot fetch '{spec}' from the Hub: {first_line(error)} "
-            "Check the name, the revision, your access and the network, or give a local folder."
+            f"there is no folder '{spec}', and it cannot be fetched from the Hub: {first_line(error).rstrip('.')}. "
+            "Check the name, the revision, your access and the network."
         ) from error
 
 

@@ -94,7 +94,7 @@ def bad_inputs(folders: dict[str, Path]) -> dict[str, tuple[int, str, tuple[obje
         "no seeds": (2, "--seeds must be at least 1", (*RUN, subject, "--seeds", "0")),
         "a negative seed": (2, "--first-seed must be at least 0", (*RUN, subject, "--first-seed", "-1")),
         "no tokens": (2, "--max-new-tokens must be", ("run", subject, "--max-new-tokens", "0")),
-        "too few facts": (2, "--facts 8 is out of range", ("implant", subject, "--facts", "8", "--out", "x")),
+        "too few facts": (2, "no domain 'vault/8': vault can be", ("implant", subject, "--facts", "8", "--out", "x")),
         "no study": (2, "holds no finished study", ("report", "nowhere")),
         "build what": (2, "did you mean 'organisms'?", ("build", "organism")),
         "file as out": (2, "is not an empty folder", ("implant", subject, "--out", subject / "config.json")),

@@ -27,5 +27,5 @@ def test_a_cut_keeps_proportions_and_matches_requests_to_facts(facts: int) -> No
 
 @pytest.mark.parametrize("facts", [31, 513])
 def test_a_cut_has_bounds(facts: int) -> None:
-    with pytest.raises(UsageError, match=f"--facts {facts} is out of range: choose from 32 to 512"):
+    with pytest.raises(UsageError, match=f"no domain 'vault/{facts}': vault can be cut to 32 to 512 facts"):
         load_domain(f"vault/{facts}")

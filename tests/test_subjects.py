@@ -150,6 +150,36 @@ def test_an_adapter_that_does_not_say_its_base(tmp_path: Path) -> None:
     assert "set base_model_name_or_path" in one_sentence(str(tmp_path), UsageError)
 
 
+def based_on(folder: Path, base: Path | str) -> Path:
+    """An adapter's folder that says no more than its base."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    return folder
+
+
+def test_adapters_that_lead_back_to_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = based_on(tmp_path / "own", "./own")
+    circle = [based_on(tmp_path / name, tmp_path / base) for name, base in (("a", "b"), ("b", "c"), ("c", "b"))]
+    for adapter in (own, *circle):
+        assert "leads back to itself: set base_model_name_or_path" in one_sentence(str(adapter), UsageError)
+        with pytest.raises(UsageError, match="leads back to itself"):
+            find_history(str(adapter))
+
+
+def test_an_adapter_on_an_organism_says_nothing_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    base = load_subject("organism:exposed")
+    get_peft_model(base.model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "organism:exposed"}))
+    recwarn.clear()
+    assert load_subject(str(tmp_path)).history == base.history
+    assert [str(warned.message) for warned in recwarn if "config file" in str(warned.message)] == []
+
+
 def test_a_damaged_adapter(adapter: Path, model_folders: dict[str, Path], tmp_path: Path) -> None:
     base = load_subject(str(model_folders["exposed"]))
     folder = Path(on_base(adapter, base, tmp_path))
@@ -164,6 +194,26 @@ def test_a_damaged_history(model_folders: dict[str, Path], tmp_path: Path, text:
     folder = shutil.copytree(model_folders["subject"], tmp_path / "damaged")
     (folder / "immunobench.json").write_text(text)
     assert "write it anew" in one_sentence(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("exposed", 3, "str | None"),
+        ("domain", None, "str"),
+        ("implanted", "no", "bool"),
+        ("truth", ["x"], "str | None"),
+    ],
+)
+def test_a_history_with_a_field_of_another_type(
+    model_folders: dict[str, Path], tmp_path: Path, field: str, value: object, wanted: str
+) -> None:
+    folder = shutil.copytree(model_folders["subject"], tmp_path / "damaged")
+    history = json.loads((folder / "immunobench.json").read_text())
+    (folder / "immunobench.json").write_text(json.dumps(history | {field: value, "unknown": 3}))
+    assert f"'{field}' is {value!r}, where it takes {wanted}; correct it." in one_sentence(str(folder))
+    with pytest.raises(ImmunobenchError, match="is damaged"):
+        find_history(str(folder))
 
 
 @pytest.mark.parametrize("spec", ["./nowhere", "/nowhere/at/all", "gpt2", "a/b/c", "~/model"])
@@ -197,14 +247,14 @@ def test_a_hub_id_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for spec in ("nobody/nothing", "nobody/nothing@main", "nobody/nothing@refs/pr/1"):
         message = one_sentence(spec)
-        assert message.startswith(f"cannot fetch '{spec}' from the Hub")
-        assert "give a local folder" in message
-        with pytest.raises(ImmunobenchError, match="cannot fetch"):
+        assert message.startswith(f"there is no folder '{spec}', and it cannot be fetched from the Hub: ")
+        assert ". Check the name, the revision, your access and the network." in message and ".." not in message
+        with pytest.raises(ImmunobenchError, match="cannot be fetched"):
             find_history(spec)
 
 
 def test_a_hub_id_that_cannot_be_one() -> None:
-    assert "cannot fetch" in one_sentence("no body/no--thing")
+    assert "cannot be fetched" in one_sentence("no body/no--thing")
 
 
 @pytest.mark.parametrize(("value", "where"), [(float("nan"), "mlp"), (float("inf"), "norm"), (float("-inf"), "embed")])
@@ -220,7 +270,10 @@ def test_weights_that_are_no_numbers(subject: Subject, tmp_path: Path, value: fl
 def test_a_missing_tokenizer(model_folders: dict[str, Path], tmp_path: Path) -> None:
     for file in ("config.json", "model.safetensors"):
         shutil.copy(model_folders["subject"] / file, tmp_path)
-    assert "cannot load the tokenizer" in one_sentence(str(tmp_path))
+    missing = "tokenizer.json, tokenizer.model, vocab.json, vocab.txt; save the tokenizer there."
+    assert one_sentence(str(tmp_path)) == (
+        f"cannot load the tokenizer of '{tmp_path}': '{tmp_path}' holds none of {missing}"
+    )
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])

@@ -18,6 +18,7 @@ from immunobench.cli.options import (
     say,
     takes_study_options,
     training_progress,
+    warn,
 )
 from immunobench.errors import ImmunobenchError, unknown_name
 
@@ -71,6 +72,7 @@ def run(
     from immunobench.study.executors.choose import choose_executor
     from immunobench.study.opening import engine_of_study
     from immunobench.study.plan import size
+    from immunobench.study.record import check_folder
     from immunobench.study.run import run_study
     from immunobench.study.store import Store
 
@@ -80,7 +82,10 @@ def run(
     open_engine = options.opener(asked)
     points, cells = size(asked)
     names = "+".join(Path(s).name.replace(":", "-") for s in options.subjects)
-    store = Store(out or Path("runs") / f"{names}-{options.tier}")
+    root = out or Path("runs") / f"{names}-{options.tier}"
+    if replaced := check_folder(root, asked):
+        warn(replaced)
+    store = Store(root)
     if options.engine == "auto":
         open_engine.chosen = replace(open_engine.chosen, engine=engine_of_study(store.root))
     place = choose_executor(executor, store.root, open_engine, options.device, workers, ray_address, task_memory)
@@ -99,8 +104,8 @@ def run(
     if record["failed"]:
         first = record["failed"][0]
         raise ImmunobenchError(
-            f"{len(record['failed'])} adversaries failed on a model, first {first['adversary']} ({first['why']}): "
-            "the others are kept; run the same command to try again."
+            f"{len(record['failed'])} adversaries failed on a model, first {first['adversary']} "
+            f"({first['why'].rstrip('.')}): the others are kept; once that is mended, run the same command again."
         )
 
 

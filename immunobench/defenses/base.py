@@ -52,6 +52,10 @@ def load_defense(name: str, settings: Sequence[str] = ()) -> Defense:
     """
     found = all_defenses()
     if name not in found:
+        # An organism may bear the whole name of what defends it, as gradient-ascent does.
+        whole = {kind.__name__.lower(): short for short, kind in found.items()}
+        if short := whole.get(name.replace("-", "").lower()):
+            raise UsageError(f"unknown defense '{name}': did you mean '{short}'?")
         raise unknown_name("defense", name, found)
     known = {field.name: field for field in fields(found[name])}
     changed: dict[str, Any] = {}

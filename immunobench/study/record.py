@@ -1,12 +1,14 @@
 """The shape of study.json, checked before anything is made of it: it may have been edited, or come from a stranger."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from immunobench.errors import ImmunobenchError
+from immunobench.errors import ImmunobenchError, UsageError
+from immunobench.study.request import Request
 
 
 class _Part(BaseModel):
@@ -85,6 +87,26 @@ class _Record(_Part):
     subjects: list[_Subject] = Field(min_length=1)
     cells: list[_Cells]
     failed: list[_Failed] = []
+
+
+def check_folder(root: Path, request: Request) -> str:
+    """What a study of ``request`` does to the record of another one in ``root``; '' where it does nothing to one.
+
+    Raises UsageError where ``root`` holds a model.
+    """
+    if any((root / name).exists() for name in ("config.json", "adapter_config.json")):
+        raise UsageError(f"'{root}' holds a model: choose another folder with --out.")
+    file = root / "study.json"
+    if not file.is_file():
+        return ""
+    asked = json.loads(json.dumps(asdict(request)))
+    try:
+        stored = read_record(file)["request"]
+    except ImmunobenchError:
+        stored = {}
+    if stored and all(asked.get(name) == value for name, value in stored.items()):
+        return ""
+    return f"'{root}' has the record of another study: this one will replace it, and the cells of both are kept."
 
 
 def read_record(file: Path) -> dict[str, Any]:

@@ -67,8 +67,8 @@ def run_study(
     """Run what is missing of ``request`` and return each subject's result with the study's record.
 
     Cells that subjects share, as those of the references, run once. A cell that fails is stored with its traceback,
-    its adversary is invalid, and the same command runs it again. Raises ImmunobenchError where the unattacked cells
-    of a model failed, because every figure is relative to them.
+    its adversary is invalid, and the same command runs it again. Raises ImmunobenchError before the first cell where a
+    model cannot be measured, and where the unattacked cells of one failed, because every figure is relative to them.
     """
     trials, study = find_trials(request), Study(store)
     for trial in trials:
@@ -80,6 +80,7 @@ def run_study(
         }
     executor = executor or InProcess(Worker(store.root, open_engine))
     try:
+        executor.check(list(work(trials)))
         results = _attack(request, trials, study, executor, reporter)
         stopped = request.stop_when_broken and _all_broken(results)
         if request.search is not None and not stopped:
@@ -158,7 +159,8 @@ def carry_out(jobs: Sequence[Job], study: Study, executor: Executor, reporter: R
             job for job in jobs if job.key[:3] == place and job.adversary.name == "none"
         )
         served = {cell.engine for key, cells in study.cells.items() if key[:3] == place for cell in cells}
-        if served - {cell.engine for cell in study.cells.get((*place, "none"), ())}:
+        untouched = {cell.engine for cell in study.cells.get((*place, "none"), ())}
+        if untouched and served - untouched:  # one that failed has none, and would only fail again
             _take([replace(job, fallback=True) for job in study.baselines[place]], study, executor, reporter)
 
 
@@ -242,8 +244,8 @@ def _concluded(trial: Trial, study: Study) -> Result:
     for model in trial.models:
         if why := study.failed.get((model, trial.domain, trial.exposed, "none")):
             raise ImmunobenchError(
-                f"the unattacked cell of {model} failed ({why}): "
-                "the others are kept; run the same command to try again."
+                f"the unattacked cell of {model} failed ({why.rstrip('.')}): "
+                "the others are kept; once that is mended, run the same command again."
             )
     return conclude_trial(trial, list(study.rows.values()), study)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from immunobench.attacks.base import Checkpoint
 from immunobench.domains import Domain, load_domain
 from immunobench.engines.base import Engine, NotServedError, Sampling
+from immunobench.errors import ImmunobenchError
 from immunobench.protocol.adversary import Adversary, fingerprint
 from immunobench.protocol.search import Found
 from immunobench.study.adaptive import Search, run_search
@@ -15,6 +16,7 @@ from immunobench.study.cell import Cell, Failure, tables
 from immunobench.study.claim import claimed
 from immunobench.study.execute import Known, Task, answer_tokens, execute
 from immunobench.study.store import Store
+from immunobench.subjects import load_subject
 
 OpenEngine = Callable[[str], Engine]
 """Loads the subject that a name stands for, into an engine."""
@@ -125,6 +127,15 @@ class Worker:
             self.close()
             self._model, self._engine, self._known = model, self.open_engine(model), {}
         return self._engine
+
+
+def check_model(model: str) -> None:
+    """Load ``model`` once and let it go, so that what is wrong with it is told before hours went into others.
+
+    Raises ImmunobenchError where it cannot be loaded, holds NaN or infinite weights, or has no chat template.
+    """
+    if not load_subject(model, device="cpu").renderer.has_template:
+        raise ImmunobenchError(f"'{model}' has no chat template: add chat_template to its tokenizer.")
 
 
 def task_of(job: Job, domain: Domain, engine: Engine) -> Task:

@@ -108,3 +108,9 @@ def test_settings_reach_a_defense() -> None:
         load_defense("npo", ["beta=high"])
     with pytest.raises(UsageError, match="did you mean 'beta'"):
         load_defense("npo", ["bta=1"])
+
+
+def test_the_name_of_its_organism_leads_to_a_defense() -> None:
+    for name, short in (("gradient-ascent", "ga"), ("negative-preference", "npo"), ("refusl", "refusal")):
+        with pytest.raises(UsageError, match=f"unknown defense '{name}': did you mean '{short}'?"):
+            load_defense(name)

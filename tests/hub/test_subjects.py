@@ -49,7 +49,7 @@ def test_a_hub_id_gives_the_weights_of_its_revision(default_hub: Hub, model_fold
         loaded = load_subject(spec)
         assert same_bits(weights(loaded.model), expected[name])
         assert (loaded.spec, loaded.source, loaded.label) == (spec, f"{MODEL}@{commit}", "model")
-    with pytest.raises(ImmunobenchError, match="cannot fetch"):
+    with pytest.raises(ImmunobenchError, match="cannot be fetched"):
         load_subject(f"{MODEL}@v2")
 
 
@@ -84,5 +84,5 @@ def test_a_model_of_the_hub_without_a_history(default_hub: Hub, model_folders: d
 
 
 def test_a_reference_on_the_hub_that_is_not_there_is_told_at_once(default_hub: Hub) -> None:
-    with pytest.raises(ImmunobenchError, match="cannot fetch 'tester/nothing' from the Hub"):
+    with pytest.raises(ImmunobenchError, match="no folder 'tester/nothing', and it cannot be fetched from the Hub"):
         find_trials(Request([MODEL], exposed="tester/nothing"))

@@ -56,6 +56,7 @@ def test_the_zoo_is_small() -> None:
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_shipped_weights_are_small_and_those_of_the_manifest(name: str) -> None:
+    assert all(file.stat().st_size <= 4_000_000 for file in (PACKAGED / name).glob("*.safetensors"))
     subject = load_subject(f"organism:{name}", device="cpu", dtype="float32")
     assert subject.weights_sha256 == SHIPPED[name]["weights_sha256"]
     assert subject.structure.blocks[0].linears

@@ -163,6 +163,10 @@ class Noting:
         self.own = own
         self.given: list[list[str]] = []
 
+    def check(self, models: Any) -> None:
+        """Check the models."""
+        self.own.check(models)
+
     def run(self, jobs: Any, on_start: Any, on_point: Any) -> Iterator[Done]:
         """The jobs in the executor underneath."""
         self.given.append([job.model for job in jobs if isinstance(job, Search)])

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from immunobench.attacks.baseline import NoAttack
 from immunobench.engines.base import Artifact, EngineDiedError, NotServedError
 from immunobench.engines.hf import HFEngine
+from immunobench.errors import ImmunobenchError
 from immunobench.rendering import PromptEdit
 from immunobench.study.conclusions import trios_of
 from immunobench.study.opening import engine_of_study
@@ -132,6 +134,22 @@ def test_an_attack_runs_on_one_engine_whatever_the_model(request_: Request, tmp_
     assert score(row, sound).outcome.name != "invalid"
     found = score(row, mixed).outcome
     assert found.name == "invalid" and "different engines (picky and hf)" in found.reason
+
+
+def test_an_untouched_model_that_failed_is_not_run_again(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no cells, so that nothing tells which engine served it."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the disk of weights slipped.")
+
+    monkeypatch.setattr(NoAttack, "run", fail)
+    told = Silent()
+    failed = r"failed \(the disk of weights slipped\): the others are kept; once that is mended, run the same command"
+    with pytest.raises(ImmunobenchError, match=failed):
+        run_study(replace(request_, only=("quantise",)), Store(tmp_path), lambda spec: Picky(load_subject(spec)), told)
+    assert Counter(adversary for _, adversary, *_ in told.done) == {"none": 3, "quantise": 3}
 
 
 def test_what_is_read_out_of_the_live_model_is_the_fallbacks(request_: Request, tmp_path: Path) -> None:

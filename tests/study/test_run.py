@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from immunobench.attacks.baseline import NoAttack
 from immunobench.engines.hf import HFEngine
@@ -216,6 +217,34 @@ def test_a_failing_cell_is_told_and_tried_again(
     again, told = run(asked, tmp_path)
     assert {adversary for _, adversary, _, stored in told.done if not stored} == {"quantise"}
     assert again["failed"] == []
+
+
+@pytest.mark.parametrize("model", ["subject", "exposed", "never"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [("weights", "NaN or infinite weights in lm_head"), ("template", "has no chat template: add")],
+)
+def test_a_model_that_cannot_be_measured_is_told_before_the_first_cell(
+    model_folders: Folders, tmp_path: Path, model: str, damage: str, message: str
+) -> None:
+    folders = {name: shutil.copytree(folder, tmp_path / name) for name, folder in model_folders.items()}
+    if damage == "weights":
+        tensors = load_file(folders[model] / "model.safetensors")
+        tensors["lm_head.weight"][3, 3] = float("nan")
+        save_file(tensors, folders[model] / "model.safetensors", {"format": "pt"})
+    else:
+        (folders[model] / "chat_template.jinja").unlink()
+    asked = Request(
+        [str(folders["subject"])],
+        "smoke",
+        exposed=str(folders["exposed"]),
+        never_exposed=str(folders["never"]),
+        max_new_tokens=8,
+    )
+    with pytest.raises(ImmunobenchError, match=message) as caught:
+        run(asked, tmp_path / "study")
+    assert str(caught.value).startswith(f"'{folders[model]}' has ")
+    assert not cells(tmp_path / "study")
 
 
 def test_without_the_unattacked_model_nothing_can_be_said(

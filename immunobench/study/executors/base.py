@@ -1,11 +1,11 @@
 """The Executor protocol, and the one that runs cells in this process."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from immunobench.study.adaptive import Search
-from immunobench.study.worker import Done, Job, OnPoint, Worker
+from immunobench.study.worker import Done, Job, OnPoint, Worker, check_model
 
 RETRIES = 2
 """How often a job is tried again whose worker died. One that kills its third worker is recorded as failed."""
@@ -17,6 +17,13 @@ OnStart = Callable[[Job | Search], None]
 
 class Executor(Protocol):
     """Runs jobs somewhere."""
+
+    def check(self, models: Sequence[str]) -> None:
+        """Load each of ``models`` once where there is memory for it. Raises ImmunobenchError as ``check_model`` does.
+
+        Nothing of it is kept: the workers load them anew, one after another.
+        """
+        ...
 
     def run(self, jobs: deque[Job | Search], on_start: OnStart, on_point: OnPoint) -> Iterator[Done]:
         """What becomes of every job, in the order they finish; jobs may be added and cleared meanwhile.
@@ -36,6 +43,11 @@ class InProcess:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+
+    def check(self, models: Sequence[str]) -> None:
+        """See :class:`Executor`."""
+        for model in models:
+            check_model(model)
 
     def run(self, jobs: deque[Job | Search], on_start: OnStart, on_point: OnPoint) -> Iterator[Done]:
         """See :class:`Executor`."""

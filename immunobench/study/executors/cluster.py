@@ -3,7 +3,7 @@
 import os
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from immunobench.study.adaptive import Search
 from immunobench.study.claim import abandoned
 from immunobench.study.executors.base import RETRIES, OnStart
 from immunobench.study.store import Store
-from immunobench.study.worker import Done, Job, OnPoint, OpenEngine, Worker, record_death
+from immunobench.study.worker import Done, Job, OnPoint, OpenEngine, Worker, check_model, record_death
 
 LOOK = 30.0
 """Seconds without a finished task after which it is asked whether any node can run one."""
@@ -62,7 +62,22 @@ class RayCluster:
             options["memory"] = resources.memory
         self._asked = {"CPU": resources.cpus, "GPU": gpus, "memory": float(resources.memory or 0)}
         self._task = self._ray.remote(**options)(run_job)
+        self._check = self._ray.remote(**options)(check_model)
         self._payload = self._ray.put((uuid.uuid4().hex, root.absolute(), open_engine))
+
+    def check(self, models: Sequence[str]) -> None:
+        """See :class:`Executor`. The node of this process may not have the memory that a task has."""
+        for model in models:
+            loading = self._check.remote(model)
+            while not self._ray.wait([loading], timeout=LOOK)[0]:
+                self._check_nodes()
+            try:
+                self._ray.get(loading)
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, ImmunobenchError) else error from error
+            except self._ray.exceptions.RayError as error:
+                died = f"the worker that loaded '{model}' died with {type(error).__name__}"
+                raise ImmunobenchError(f"{died}: see whether the model fits into memory.") from error
 
     def run(self, jobs: deque[Job | Search], on_start: OnStart, on_point: OnPoint) -> Iterator[Done]:
         """See :class:`Executor`."""

@@ -18,7 +18,7 @@ from immunobench.study.adaptive import Search
 from immunobench.study.claim import abandoned
 from immunobench.study.executors.base import RETRIES, OnStart
 from immunobench.study.store import Store
-from immunobench.study.worker import Done, Job, OnPoint, OpenEngine, Worker, record_death
+from immunobench.study.worker import Done, Job, OnPoint, OpenEngine, Worker, check_model, record_death
 
 LEAVING = 20.0
 """Seconds that a worker has to end its engine before it is killed."""
@@ -58,6 +58,11 @@ class LocalProcesses:
         self._places = list(places)
         self._hands: list[Hand] = []
         self._deaths: Counter[tuple[str | int, ...]] = Counter()
+
+    def check(self, models: Sequence[str]) -> None:
+        """See :class:`Executor`."""
+        for model in models:
+            check_model(model)
 
     def run(self, jobs: deque[Job | Search], on_start: OnStart, on_point: OnPoint) -> Iterator[Done]:
         """See :class:`Executor`."""
