@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from immunobench.activations import hidden_of
 from immunobench.domains import Fact
 from immunobench.errors import ImmunobenchError
+from immunobench.metrics.knowledge import choices_correct
 from immunobench.probes.base import Row
-from immunobench.probes.choices import is_highest
 from immunobench.structure import Block
 from immunobench.subjects import Subject
 
@@ -29,12 +30,9 @@ def chosen_layer(facts: Sequence[Fact], answers: Tensor) -> int:
 
 def right(facts: Sequence[Fact], scores: Tensor) -> Tensor:
     """1 where the right choice beats every other, from scores of shape (facts, layers, choices)."""
-    return torch.tensor(
-        [
-            [float(is_highest(layer, fact.answer)) for layer in own]
-            for fact, own in zip(facts, scores.tolist(), strict=True)
-        ]
-    )
+    layers = scores.shape[1]
+    of_facts = [choices_correct(own, [fact.answer] * layers) for fact, own in zip(facts, scores.tolist(), strict=True)]
+    return torch.tensor(np.array(of_facts), dtype=torch.float32)
 
 
 def rows(facts: Sequence[Fact], answers: Tensor, layer: int, **others: Tensor) -> tuple[Row, ...]:

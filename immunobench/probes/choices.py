@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from immunobench.domains import Fact
 from immunobench.engines.base import Engine
+from immunobench.metrics.knowledge import choices_correct
 from immunobench.probes.base import Row
 from immunobench.rendering import PromptEdit, Renderer
 
@@ -30,9 +31,10 @@ def measure_choices(engine: Engine, probe: str, facts: Sequence[Fact], edit: Pro
     for i, fact in enumerate(facts):
         own = scored[i * len(fact.choices) : (i + 1) * len(fact.choices)]
         sums, means = [float(s.sum()) for s in own], [float(s.mean()) for s in own]
+        correct, normalised = choices_correct([sums, means], [fact.answer] * 2)
         values = {
-            "correct": float(is_highest(sums, fact.answer)),
-            "correct_normalised": float(is_highest(means, fact.answer)),
+            "correct": float(correct),
+            "correct_normalised": float(normalised),
             "cloze_loss": -float(right[i].mean()),
         }
         rows.append(Row(probe, fact.id, fact.entity, fact.half, values))
@@ -56,8 +58,3 @@ def choice_prompt(renderer: Renderer, fact: Fact, edit: PromptEdit) -> list[int]
 def with_stem(edit: PromptEdit, stem: str) -> PromptEdit:
     """``edit`` with the item's own stem written into its prefilled answer."""
     return replace(edit, prefill=edit.prefill.replace("{stem}", stem)) if edit.prefill else edit
-
-
-def is_highest(scores: Sequence[float], answer: int) -> bool:
-    """Whether the right choice beats every other; a tie is lost, so that a constant model scores 0, not chance."""
-    return all(scores[answer] > score for i, score in enumerate(scores) if i != answer)
