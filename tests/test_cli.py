@@ -352,6 +352,11 @@ def test_help_takes_less_than_half_a_second() -> None:
     assert min(took[1:]) < 0.5, took
 
 
+def test_the_module_is_the_command() -> None:
+    ran = subprocess.run([sys.executable, "-m", "immunobench", "list", "organisms"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "") and "never-exposed" in ran.stdout
+
+
 def test_help_names_every_command(cli: Callable[..., Ran]) -> None:
     ran = cli("--help")
     assert ran.code == 0 and ran.err == ""
