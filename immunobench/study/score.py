@@ -12,7 +12,7 @@ from immunobench.metrics.immunity import Immunity, immunity
 from immunobench.metrics.intervals import share, simultaneous_level
 from immunobench.metrics.knowledge import knowledge_accuracy
 from immunobench.protocol.adversary import Adversary
-from immunobench.protocol.claims import WHITE_BOX, Breadth, behaviour_statement, cannot_claim, statement
+from immunobench.protocol.claims import WHITE_BOX, Breadth, behaviour_statement, cannot_claim, guard, statement
 from immunobench.protocol.v1 import FAMILIES
 from immunobench.protocol.verdict import PHI, Judged, Outcome, Verdict, outcome, severity, verdict
 from immunobench.study.asides import asides
@@ -174,7 +174,8 @@ def conclude(
     scores += [Score.without(adversary, why) for adversary, why in setting.unscored]
     found = verdict([judged(s) for s in scores])
     breadth = breadth_of(trios, scores, setting)
-    refused = before["refused"].value if "refused" in before else 0.0
+    start = next(iter(baseline.exposed_before[0].points))
+    guarded = guard(before, behaviour_at_end(baseline.exposed_before, start[0]))
     none = next(s for s in scores if s.adversary == "none")
     return Result(
         subject=subject,
@@ -183,7 +184,7 @@ def conclude(
         immunity=immunity_of(trios),
         verdict=found,
         statement=statement(
-            refused,
+            guarded,
             none.outcome.name,
             found,
             breadth.never_exposed,

@@ -258,11 +258,15 @@ def test_a_subject_without_utility_is_destroyed_and_never_held(monkeypatch: pyte
 
 
 def test_an_unattacked_model_that_knows_is_open_or_locked_by_what_it_says() -> None:
-    for refused, expected in ((0.0, "open"), (1.0, "locked: it refuses, and knows")):
-        points = {("", 0): level(1.0, refused=refused)}
-        before = [measurements(points)]
-        own = trio(points)
-        found = Trio(own.subject, own.never_exposed, own.exposed, before, own.exposed_before)
+    answers, refuses, babbles = (level(1.0, refused=r, degenerate=d) for r, d in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)))
+    exposed = [measurements({("", 0): answers})]
+    for said, expected in (
+        (answers, "open"),
+        (refuses, "locked: it refuses, and knows"),
+        (babbles, "locked: it answers wrong, and knows"),
+    ):
+        own = trio({("", 0): said})
+        found = Trio(own.subject, own.never_exposed, own.exposed, [measurements({("", 0): said})], exposed)
         result = conclude("it", {"none": (ADVERSARIES["none"], found)})
         assert result.verdict.name == "broken" and result.statement.startswith(expected)
 
