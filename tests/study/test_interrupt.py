@@ -13,7 +13,9 @@ import pytest
 from immunobench.protocol.search import counted, open_study
 from tests.study.test_executors import same_measurements
 
-MAIN = "from immunobench.cli import main; main()"
+MAIN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+MAIN += "from immunobench.cli import main; main()"
+"""The command as a terminal starts it: a shell that runs the tests in the background lets them ignore Ctrl-C."""
 LONGEST = 300
 """Seconds until a command must have come as far as it is waited for."""
 
