@@ -134,13 +134,13 @@ def cost(found: CostToBreak | None, unit: str = "steps") -> str:
     return f"> {text}" if found.censored else text
 
 
-def where(score: Score) -> str:
+def where(score: Score, between: str = ", ") -> str:
     """The worst point: the attack's variant and the steps trained, and what is known beside the figures."""
     if score.worst is None:
         return ""
     steps = f"step {score.worst.steps}" if score.worst.steps else ""
     beside = f"({asides(score)})" if score.asides else ""
-    return ", ".join(filter(None, (score.worst.variant.replace("learning_rate", "lr"), steps, beside)))
+    return between.join(filter(None, (score.worst.variant.replace("learning_rate", "lr"), steps, beside)))
 
 
 def asides(score: Score) -> str:

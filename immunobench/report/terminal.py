@@ -12,8 +12,7 @@ from rich.text import Text
 
 from immunobench.attacks.base import Checkpoint
 from immunobench.diagnostics.base import shown
-from immunobench.metrics.estimate import Estimate
-from immunobench.report.sentences import asides
+from immunobench.report.sentences import cost, number, where
 from immunobench.study.cell import Cell
 from immunobench.study.score import Result, Score
 from immunobench.study.worker import Job
@@ -149,35 +148,15 @@ def _cells(score: Score) -> list[str]:
     name = score.outcome.name
     return [
         escape(score.adversary),
-        _value(score.knowledge),
+        number(score.knowledge),
         str(score.recovery) if score.recovery else "",
-        escape(_where(score)),
-        _steps_to_break(score),
-        _value(score.behaviour.get("refused")),
-        _value(score.behaviour.get("right")),
-        _value(score.utility_drop),
+        escape(where(score, between=" ")),
+        cost(score.cost_to_break.get("steps")),
+        number(score.behaviour.get("refused")),
+        number(score.behaviour.get("right")),
+        number(score.utility_drop),
         f"[{COLOURS.get(name, 'white')}]{name}[/]",
     ]
-
-
-def _where(score: Score) -> str:
-    if score.worst is None:
-        return ""
-    steps = f"step {score.worst.steps}" if score.worst.steps else ""
-    beside = f"({asides(score)})" if score.asides else ""
-    return " ".join(filter(None, (score.worst.variant.replace("learning_rate", "lr"), steps, beside)))
-
-
-def _steps_to_break(score: Score) -> str:
-    """t* in optimizer steps, '> N' where the budget of N did not suffice, empty where nothing is trained."""
-    found = score.cost_to_break.get("steps")
-    if found is None or (found.censored and found.value == 0):
-        return ""
-    return f"> {found.value:.0f}" if found.censored else f"{found.value:.0f}"
-
-
-def _value(estimate: Estimate | None) -> str:
-    return f"{estimate.value:.2f}" if estimate and estimate.defined else ""
 
 
 def print_list(title: str, rows: Sequence[Sequence[Any]], headers: Sequence[str], target: Console) -> None:
