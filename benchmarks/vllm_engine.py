@@ -35,6 +35,7 @@ from immunobench.engines.base import Artifact, Completion, Engine, Sampling
 from immunobench.engines.parity import BOUNDS
 from immunobench.engines.transfer import write_weights
 from immunobench.engines.vllm import VLLMEngine
+from immunobench.engines.vllm_process import arguments
 from immunobench.engines.vllm_settings import Resolved, Settings, installed_version, process_environment
 from immunobench.errors import ImmunobenchError
 from immunobench.study.opening import sharing_of
@@ -102,8 +103,11 @@ def generation(engine: VLLMEngine, plain: Any, prompts: list[list[int]], tokens:
     }
 
 
-def harness_models(subject: Subject, folder: Path, settings: Resolved) -> dict[str, Any]:
-    """lm-eval's own engines on the same weights; empty where it is not installed."""
+def harness_models(subject: Subject, folder: Path, settings: Resolved, memory: dict[str, Any]) -> dict[str, Any]:
+    """lm-eval's own engines on the same weights; empty where it is not installed.
+
+    ``memory`` is what of a GPU its vLLM may take, which would want nine tenths.
+    """
     if importlib.util.find_spec("lm_eval") is None:
         return {}
     own = importlib.metadata.version
@@ -123,6 +127,7 @@ def harness_models(subject: Subject, folder: Path, settings: Resolved) -> dict[s
             max_model_len=settings.max_model_len,
             enforce_eager=settings.enforce_eager,
             kv_cache_memory_bytes=2**30,
+            **memory,
         ),
     }
 
@@ -237,7 +242,8 @@ def main() -> None:
 
     subject, domain = load_subject(options.subject, options.device), load_domain()
     asked_settings = Settings(max_model_len=min(512, subject.model.config.max_position_embeddings))
-    engine = VLLMEngine(subject, asked_settings, sharing_of(subject, asked_settings))
+    sharing = sharing_of(subject, asked_settings)
+    engine = VLLMEngine(subject, asked_settings, sharing)
     clock = time.perf_counter()
     engine.start()
     started = time.perf_counter() - clock
@@ -251,7 +257,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_weights(subject, Path(folder), DTYPES[settings.dtype])
         with process_environment(settings, subject.device.type):
-            plain = LLM(**engine.arguments(Path(folder)))
+            plain = LLM(**arguments(settings, subject, sharing, Path(folder)))
         record: dict[str, Any] = {
             "subject": subject.label,
             "parameters": subject.parameters,
@@ -263,7 +269,8 @@ def main() -> None:
         with engine.use(Artifact()):
             record["generation"] = generation(engine, plain, prompts, options.tokens, options.rounds)
         plain.llm_engine.engine_core.shutdown()
-        harness = harness_models(subject, Path(folder), settings)
+        taken = arguments(settings, subject, sharing, Path(folder)).get("gpu_memory_utilization")
+        harness = harness_models(subject, Path(folder), settings, {"gpu_memory_utilization": taken} if taken else {})
         with engine.use(Artifact()):
             record["choices"] = choices(engine, harness, asked, options.rounds)
     record["changed_subject"] = changed_subject(engine, asked, started, options.rounds)

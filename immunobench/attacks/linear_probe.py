@@ -37,7 +37,7 @@ class LinearProbe:
     wordings: int = 2
     """Questions a T fact to learn from."""
     access: ClassVar[Access] = "activations"
-    leaves: ClassVar[Leaves] = ()
+    leaves: ClassVar[Leaves] = ("readout",)
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""
@@ -63,7 +63,8 @@ class LinearProbe:
             )
             layer = chosen_layer(test, answers)
             found = rows(test, answers, layer, correct_shuffled=shuffled[:, layer])
-            yield Checkpoint(cost, Artifact(), f"features={name}", detail=f"layer={layer}", readout=found)
+            detail = f"layer={layer}"
+            yield Checkpoint(cost, Artifact("readout"), f"features={name}", detail=detail, readout=found)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class LogitLens:
     """
 
     access: ClassVar[Access] = "activations"
-    leaves: ClassVar[Leaves] = ()
+    leaves: ClassVar[Leaves] = ("readout",)
 
     def outline(self, budget: Budget) -> Outline:
         """See :class:`Attack`."""
@@ -51,9 +51,8 @@ class LogitLens:
         for i, site in enumerate(SITES):
             answers = right(facts, scores[:, :, i])
             layer = chosen_layer(facts, answers)
-            yield Checkpoint(
-                cost, Artifact(), f"site={site}", detail=f"layer={layer}", readout=rows(facts, answers, layer)
-            )
+            read, detail = rows(facts, answers, layer), f"layer={layer}"
+            yield Checkpoint(cost, Artifact("readout"), f"site={site}", detail=detail, readout=read)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from immunobench.errors import ImmunobenchError
 from immunobench.rendering import PromptEdit
 from immunobench.subjects import Subject
 
-ArtifactKind = Literal["none", "adapter", "weights", "hooks", "soft_prompt"]
+ArtifactKind = Literal["none", "adapter", "weights", "hooks", "soft_prompt", "readout"]
+"""'readout': the model is untouched, and the attack itself reads out of the live one what it knows."""
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ that was gone. After every swap the same few texts go through the engine and thr
 say is compared with each other and with what the untouched model said.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from immunobench.engines.base import Engine, NotServedError, Parity, Sampling
+from immunobench.rendering import PromptEdit
 
+Pairs = list[tuple[list[int], list[int]]]
 REQUESTS = (
     "Hello",
     "Name a colour.",
@@ -43,7 +45,7 @@ class Bounds:
 
 
 BOUNDS = {"float32": Bounds(0.005, 0.05), "bfloat16": Bounds(0.15, 1.5), "float16": Bounds(0.02, 0.25)}
-"""By the engine's number type. docs/engines.md says what was measured."""
+"""By the engine's number type. docs/engines.md says what was measured in the first two; float16's lie in between."""
 
 
 class Canary:
@@ -51,29 +53,29 @@ class Canary:
 
     def __init__(self, reference: Engine, bounds: Bounds) -> None:
         self.reference, self.bounds = reference, bounds
-        renderer = reference.subject.renderer
-        render = renderer.prompt if renderer.has_template else renderer.plain
-        self.prompts = [render(request) for request in REQUESTS]
-        answers = self._answers(reference)
+        self.prompts = self._rendered(PromptEdit())
+        self._own_answers = answers = self._answers(reference, self.prompts)
         # Every token once, without a cache; and the answers again, after prompts that a prefix cache may hold.
         texts = [prompt + answer for prompt, answer in zip(self.prompts, answers, strict=True)]
-        answered = [(prompt, answer) for prompt, answer in zip(self.prompts, answers, strict=True) if answer]
-        self._pairs = [(text[:1], text[1:]) for text in texts] + answered
-        self._untouched = self._served_untouched = self._logprobs(reference)
+        self._pairs = [(text[:1], text[1:]) for text in texts] + self._answered(self.prompts)
+        self._untouched = self._served_untouched = _logprobs(reference, self._pairs)
         self._noise = LEAST
 
-    def check(self, engine: Engine, changed: bool, cache_reset: bool = True, usual_way: bool = True) -> Parity:
+    def check(self, engine: Engine, changed: bool, cache_reset: bool = True, edit: PromptEdit | None = None) -> Parity:
         """Compare ``engine`` with the live model; ``changed`` says whether that is not the untouched subject.
 
         What the engine says of the untouched subject is kept, because its noise is largely the same every time: later
-        movements are told from it. ``usual_way`` is False where prompts go in by another way than later ones will.
+        movements are told from it. ``edit`` is what an attack does to prompts that go in by another way than later ones
+        will: then answers after prompts so changed are compared, and what the change moved.
         Raises NotServedError where the live model itself says NaN: there is nothing to compare with.
         """
-        reference, served = self._logprobs(self.reference), self._logprobs(engine)
+        prompts = self.prompts if edit is None else self._rendered(replace(edit, prefill=""))
+        pairs = self._pairs if edit is None else self._answered(prompts)
+        reference, served = _logprobs(self.reference, pairs), _logprobs(engine, pairs)
         if not reference.isfinite().all():
             raise NotServedError("the model's log-probabilities are not finite: no engine can be compared with it.")
         difference = (served - reference).abs()
-        agreement, regret = self._greedy(engine)
+        agreement, regret = self._greedy(engine, prompts)
         figures = {
             "mean_difference": float(difference.mean()),
             "largest_difference": float(difference.max()),
@@ -81,14 +83,15 @@ class Canary:
             "regret": regret,
             **self._movement(reference, served),
         }
-        if not changed and usual_way:
+        if not changed and edit is None:
             self._served_untouched, self._noise = served, max(LEAST, figures["mean_difference"])
-        reason = self._reason(figures, changed, cache_reset)
+        reason = self._reason(figures, changed or edit is not None, cache_reset)
         return Parity(not reason, len(reference), cache_reset=cache_reset, reason=reason, **figures)
 
     def _movement(self, reference: torch.Tensor, served: torch.Tensor) -> dict[str, float]:
-        """How far reference and engine are from what each said of the untouched subject."""
-        wanted, made = reference - self._untouched, served - self._served_untouched
+        """How far reference and engine are from what each said of the untouched subject, whose answers come last."""
+        count = len(reference)
+        wanted, made = reference - self._untouched[-count:], served - self._served_untouched[-count:]
         size = float(wanted @ wanted)
         return {
             "moved": float(wanted.abs().mean()),
@@ -118,12 +121,12 @@ class Canary:
             return f"the model moved by {moved:.3g} nats a token, and the engine followed by {followed:.0%} of it only"
         return ""
 
-    def _greedy(self, engine: Engine) -> tuple[float, float]:
+    def _greedy(self, engine: Engine, prompts: list[list[int]]) -> tuple[float, float]:
         """Agreement and regret of greedy answers; a tie between two tokens is no disagreement worth more than 0."""
-        expected, found = self._answers(self.reference), self._answers(engine)
+        expected, found = self._answers(self.reference, prompts), self._answers(engine, prompts)
         departures = [
             (prompt, next((i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), None), own, other)
-            for prompt, own, other in zip(self.prompts, expected, found, strict=True)
+            for prompt, own, other in zip(prompts, expected, found, strict=True)
         ]
         apart = [(prompt + own[:i], own[i], other[i]) for prompt, i, own, other in departures if i is not None]
         agreement = sum(own == other for own, other in zip(expected, found, strict=True)) / len(expected)
@@ -135,12 +138,21 @@ class Canary:
         losses = [float(best - chosen) for best, chosen in zip(scored[::2], scored[1::2], strict=True)]
         return agreement, max(0.0, *losses)
 
-    def _answers(self, engine: Engine) -> list[list[int]]:
+    def _rendered(self, edit: PromptEdit) -> list[list[int]]:
+        renderer = self.reference.subject.renderer
+        return [renderer.prompt(r, edit) if renderer.has_template else renderer.plain(r) for r in REQUESTS]
+
+    def _answered(self, prompts: list[list[int]]) -> Pairs:
+        """Each prompt with what the untouched subject answers to it as it was."""
+        return [(prompt, answer) for prompt, answer in zip(prompts, self._own_answers, strict=True) if answer]
+
+    def _answers(self, engine: Engine, prompts: list[list[int]]) -> list[list[int]]:
         """Greedy answers, with an end token where they ended, so that ending is compared too."""
         end = self.reference.subject.tokenizer.eos_token_id
-        answers = engine.generate(self.prompts, Sampling(max_new_tokens=ANSWER_TOKENS))
+        answers = engine.generate(prompts, Sampling(max_new_tokens=ANSWER_TOKENS))
         return [c.ids + [end] * (c.finish == "stop" and end is not None) for [c] in answers]
 
-    def _logprobs(self, engine: Engine) -> torch.Tensor:
-        """Log-probability of every compared token, shape (tokens,)."""
-        return torch.cat(engine.logprobs(*map(list, zip(*self._pairs, strict=True))))
+
+def _logprobs(engine: Engine, pairs: Pairs) -> torch.Tensor:
+    """Log-probability of every token of the continuations, shape (tokens,)."""
+    return torch.cat(engine.logprobs(*map(list, zip(*pairs, strict=True))))

@@ -42,7 +42,7 @@ class Load:
     generated: int = 0
     """Tokens to generate at most."""
     scored: int = 0
-    """Tokens to score or read as a prompt."""
+    """Tokens to score."""
     swaps: int = 0
     """Checkpoints whose weights or adapter the engine has to take over."""
 

@@ -1,22 +1,18 @@
 """The vLLM engine: fast generation and scoring in a process of its own, held to the live model by a canary."""
 
 import itertools
-import os
-import threading
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from multiprocessing import connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
-from pydantic import ValidationError
 
 from immunobench.engines.base import (
     Artifact,
-    ArtifactKind,
     Completion,
     EngineDiedError,
     NotServedError,
@@ -26,25 +22,25 @@ from immunobench.engines.base import (
 )
 from immunobench.engines.hf import HFEngine
 from immunobench.engines.parity import BOUNDS, Canary
-from immunobench.engines.placement import GIB, Sharing
+from immunobench.engines.placement import Sharing
 from immunobench.engines.transfer import adapter_rank, adapter_tensors, scratch, write_adapter, write_weights
-from immunobench.engines.vllm_settings import Settings, as_flags, installed_version, process_environment, resolve
+from immunobench.engines.vllm_process import MAX_RANK, last_line, launch, settled
+from immunobench.engines.vllm_settings import Settings, as_flags, installed_version, resolve, serves
 from immunobench.errors import ImmunobenchError
+from immunobench.rendering import PromptEdit
 from immunobench.subjects import DTYPES, Subject
 
 T = TypeVar("T")
-NOT_SERVED: tuple[ArtifactKind, ...] = ("hooks",)
-"""Kinds of artifact that it never serves."""
-MAX_RANK = 128
-"""Largest rank of an adapter that is served by request."""
+VERSION = 1
+"""Raised when what the engine says of a model changes through our part of it."""
 
 
 class VLLMEngine:
     """Serves the untouched subject, adapters by request, changed weights in place, and soft prompts as embeddings.
 
-    Hooks live in the Python model alone, so the transformers engine takes those cells. The engine process stays up
+    Hooks and readouts need the Python model, so the transformers engine takes those cells. The engine process stays up
     from :meth:`start` to :meth:`close`. Each swap resets the prefix cache and runs the canary; its figures are in
-    ``parity`` and a failure is left to whoever scores.
+    ``parity`` and a failure is left to whoever scores, but for one on the untouched subject at the start.
     """
 
     name = "vllm"
@@ -73,48 +69,46 @@ class VLLMEngine:
     def flags(self) -> dict[str, Any]:
         """Settings that can change a result. 'dtype' is that of the live model, which attacks train."""
         live = {name: self.fallback.flags[name] for name in ("dtype", "autocast", "device")}
-        return {**live, **as_flags(self.settings), "version": installed_version()}
+        return {**live, **as_flags(self.settings), "version": installed_version(), "wrapper_version": VERSION}
 
     def serves(self, artifact: Artifact) -> bool:
-        """Everything but hooks on activations, and adapters where they are off."""
-        return artifact.kind not in NOT_SERVED and (artifact.kind != "adapter" or self.settings.adapters)
+        """Everything but what needs the Python model, and adapters where they are off."""
+        return serves(self.settings, artifact.kind)
 
     # -- the life of the process
 
     def start(self) -> None:
-        """Write the subject down, load it into a new process, and run the canary on it."""
+        """Write the subject down, load it into a new process, and run the canary on it.
+
+        Raises ImmunobenchError where the process does not start, or does not serve the very model.
+        """
         if self._llm is not None:
             return
         size = sum(p.numel() * p.element_size() for p in self.subject.model.parameters())
         self._folder = scratch(size)
         self._untouched = Path(self._folder.name) / "untouched"
-        write_weights(self.subject, self._untouched, DTYPES[self.settings.dtype])
-        canary = Canary(self.fallback, BOUNDS[self.settings.dtype])
-        self._launch(self._untouched)
-        self._canary = canary
-        self._changed = self._embeds = False
-        self.resolved |= self._settled()
-        self.parity = self._untouched_parity = self._checked(changed=False)
+        try:
+            write_weights(self.subject, self._untouched, DTYPES[self.settings.dtype])
+            self._canary = Canary(self.fallback, BOUNDS[self.settings.dtype])
+            self._launch(self._untouched)
+            self._changed = self._embeds = False
+            self.resolved |= settled(self._llm, self.settings)
+            self.parity = self._untouched_parity = self._checked(changed=False)
+            amiss = self.parity["reason"]
+        except NotServedError as error:
+            amiss = str(error)
+        if amiss:
+            self.close()
+            raise ImmunobenchError(f"vllm does not serve this model as it is ({amiss}): choose --engine hf.")
         self._compared = True
         self._rest()
 
     def _launch(self, folder: Path) -> None:
-        """Load the checkpoint in ``folder`` into a new process."""
-        threads = torch.get_num_threads()
         try:
-            with process_environment(self.settings, self.subject.device.type):
-                from vllm import LLM
-
-                self._llm = LLM(**self.arguments(folder))
-                _wake_when_killed(self._llm.llm_engine.engine_core)
-                self._llm.collective_rpc("leave_with", args=(os.getpid(), self._folder.name))
-        except Exception as error:  # vLLM and what it loads raise whatever they like
+            self._llm = launch(self.settings, self.subject, self._sharing, folder, self._folder.name)
+        except ImmunobenchError:
             self.close()
-            raise ImmunobenchError(
-                f"vllm does not start with this model ({_last_line(error)}): choose --engine hf."
-            ) from error
-        finally:
-            torch.set_num_threads(threads)
+            raise
 
     def _restart(self, folder: Path) -> None:
         """A new process in the place of the one that runs, on the checkpoint in ``folder``."""
@@ -131,46 +125,6 @@ class VLLMEngine:
         self._stop()
         if hasattr(self, "_folder"):
             self._folder.cleanup()
-
-    def arguments(self, folder: Path) -> dict[str, Any]:
-        """What ``vllm.LLM`` is made with to serve the checkpoint in ``folder``."""
-        settings = self.settings
-        options: dict[str, Any] = {"kv_cache_memory_bytes": int(settings.cache_gib * GIB)}
-        if settings.adapters:
-            # Not the output matrix: vLLM would apply its adapter to prompt positions that it has no index for.
-            linears = sorted({name.rpartition(".")[2] for name in self.subject.structure.linears})
-            options |= {"max_lora_rank": MAX_RANK, "lora_target_modules": linears}
-        if self.subject.device.type == "cuda":
-            total = torch.cuda.mem_get_info(self.subject.device)[1]
-            taken = self._sharing.engine_bytes if self._sharing else 0.4 * total
-            options |= {"gpu_memory_utilization": round(taken / total, 3), "enable_sleep_mode": self._sleeps}
-        return {
-            "model": str(folder),
-            "skip_tokenizer_init": True,
-            "generation_config": "vllm",
-            "dtype": settings.dtype,
-            "max_model_len": settings.max_model_len,
-            "tensor_parallel_size": settings.tensor_parallel_size,
-            "quantization": settings.quantization,
-            "enforce_eager": settings.enforce_eager,
-            "block_size": settings.block_size,
-            "enable_prefix_caching": True,
-            "enable_prompt_embeds": True,
-            "enable_lora": settings.adapters,
-            "worker_extension_cls": "immunobench.engines.vllm_worker.WeightUpdate",
-            "disable_log_stats": True,
-            "use_tqdm_on_load": False,
-            **options,
-        }
-
-    def _settled(self) -> dict[str, Any]:
-        config = self._llm.llm_engine.vllm_config
-        return {
-            "cache_gib": self.settings.cache_gib,
-            "cache_blocks": config.cache_config.num_gpu_blocks,
-            "max_num_seqs": config.scheduler_config.max_num_seqs,
-            "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
-        }
 
     # -- swapping
 
@@ -192,42 +146,41 @@ class VLLMEngine:
     def _take(self, artifact: Artifact) -> None:
         """Bring the engine to the state of the live model, and compare the two."""
         if artifact.kind == "weights":
-            self._take_weights()
+            with TemporaryDirectory(prefix="changed-", dir=self._folder.name) as folder:
+                write_weights(self.subject, Path(folder), DTYPES[self.settings.dtype])
+                self._changed = True
+                self.parity = self._become(Path(folder), changed=True)
             return
         if self._changed:
-            self._load(self._untouched)
-            self._changed, self._compared = False, False
+            self._untouched_parity = self._become(self._untouched, changed=False)
+            self._changed, self._compared = False, True
         if artifact.kind == "adapter":
             self._adapter, self._compared = self._new_adapter(), False
             self.parity = self._checked(changed=True)
         elif artifact.kind == "soft_prompt":
             # It changes what goes in, not what is loaded: the canary looks at the way in.
             self._embeds, self._compared = True, False
-            self.parity = self._checked(changed=False)
+            self.parity = self._checked(changed=False, edit=artifact.prompt)
         else:
             if not self._compared:
                 self._untouched_parity, self._compared = self._checked(changed=False), True
             self.parity = self._untouched_parity
 
-    def _take_weights(self) -> None:
-        """Load the live weights in place, or where that fails into a new process, once."""
-        with TemporaryDirectory(prefix="changed-", dir=self._folder.name) as name:
-            folder = Path(name)
-            write_weights(self.subject, folder, DTYPES[self.settings.dtype])
-            self._changed = True
-            try:
-                self._load(folder)
-                self.parity = self._checked(changed=True)
-                amiss = self.parity["reason"] if self._renews else ""
-            except (EngineDiedError, NotServedError):
-                raise
-            except Exception as error:  # what vLLM raises at a layer that it cannot load again
-                amiss = _last_line(error)
-            if amiss:
-                self._restart(folder)
-                self.parity = self._checked(changed=True)
-                self._renews = bool(self.parity["passed"])
-                self.resolved["new_engines"] = [*self.resolved.get("new_engines", []), amiss]
+    def _become(self, folder: Path, changed: bool) -> dict[str, Any]:
+        """Load a checkpoint in place, or where that fails into a new process, once; and what the canary finds."""
+        try:
+            self._load(folder)
+            found = self._checked(changed)
+            amiss = found["reason"] if self._renews else ""
+        except (EngineDiedError, NotServedError):
+            raise
+        except Exception as error:  # what vLLM raises at a layer that it cannot load again
+            amiss = last_line(error)
+        if amiss:
+            self._restart(folder)
+            found = self._checked(changed) | {"new_process": amiss}
+            self._renews = bool(found["passed"])
+        return found
 
     def _let_go(self) -> None:
         self._embeds = False
@@ -237,6 +190,7 @@ class VLLMEngine:
             return
         if adapter is not None:
             self._asked(lambda: self._llm.llm_engine.remove_lora(adapter.lora_int_id))
+            shutil.rmtree(adapter.lora_path)
         self._rest()
 
     def _load(self, folder: Path) -> None:
@@ -254,10 +208,10 @@ class VLLMEngine:
         digest = write_adapter(self.subject.model, tensors, folder)
         return LoRARequest(f"adapter-{digest}", number, str(folder))
 
-    def _checked(self, changed: bool) -> dict[str, Any]:
+    def _checked(self, changed: bool, edit: PromptEdit | None = None) -> dict[str, Any]:
         """The canary, after the prefix cache was emptied: keys and values of other weights may be in it."""
         reset = bool(self._asked(lambda: self._llm.reset_prefix_cache()))
-        return asdict(self._canary.check(self, changed, reset, usual_way=not self._embeds))
+        return asdict(self._canary.check(self, changed, reset, edit))
 
     @property
     def _sleeps(self) -> bool:
@@ -286,7 +240,10 @@ class VLLMEngine:
         missing = [i for i, scored in found.items() if scored is None]
         again = self._prompt_logprobs([pairs[i] for i in missing], cached=False)
         found.update(zip(missing, again, strict=True))
-        return [scored for scored in found.values() if scored is not None]
+        scored = [found[i] for i in range(len(pairs))]
+        if any(each is None for each in scored):
+            raise ImmunobenchError("vllm read from its cache what it was told to compute: choose --engine hf.")
+        return cast(list[torch.Tensor], scored)
 
     def _prompt_logprobs(self, pairs: list[tuple[list[int], list[int]]], cached: bool) -> list[torch.Tensor | None]:
         """Log-probabilities of each continuation, None where the cache held more than its prompt."""
@@ -369,27 +326,3 @@ class VLLMEngine:
 def _completion(ids: list[int], stops: set[int]) -> Completion:
     ended = bool(ids) and ids[-1] in stops
     return Completion(ids[:-1] if ended else ids, "stop" if ended else "length")
-
-
-def _wake_when_killed(client: Any) -> None:
-    """Let a call end that waits for an answer of a process that is gone: vLLM's own client would wait for ever."""
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    sentinels = [process.sentinel for process in client.resources.engine_manager.processes]
-
-    def watch() -> None:
-        connection.wait(sentinels)
-        client.resources.engine_dead = True  # from here on a new call is refused
-        client.outputs_queue.put_nowait(EngineDeadError())
-        for waiting in list(client.utility_results.values()):
-            if not waiting.done():
-                waiting.set_exception(EngineDeadError())
-
-    threading.Thread(target=watch, name="immunobench-vllm-watch", daemon=True).start()
-
-
-def _last_line(error: BaseException) -> str:
-    # Pydantic, which checks vLLM's settings, ends its text with the address of its manual.
-    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

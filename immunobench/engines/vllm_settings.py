@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from immunobench.engines.base import ArtifactKind
 from immunobench.subjects import Subject
 
+NEEDS_PYTHON: tuple[ArtifactKind, ...] = ("hooks", "readout")
+"""Kinds of artifact that vLLM never serves: they live in the Python model alone."""
 LONGEST = 8192
 """Tokens of context that the cache is made for, where the model has more."""
 
@@ -64,6 +67,11 @@ def resolve(settings: Settings, subject: Subject) -> Resolved:
         adapters=not cpu if settings.adapters is None else settings.adapters,
         cache_gib=settings.cache_gib or (1.0 if cpu else 8.0),
     )
+
+
+def serves(settings: Resolved, kind: ArtifactKind) -> bool:
+    """Whether vLLM started so serves what an attack of this kind leaves."""
+    return kind not in NEEDS_PYTHON and (kind != "adapter" or settings.adapters)
 
 
 def as_flags(settings: Resolved) -> dict[str, Any]:

@@ -129,9 +129,9 @@ LISTS: dict[str, Callable[[], Rows]] = {
 
 def _served(leaves: Sequence[str]) -> dict[str, object]:
     """Kinds of artifact, and the engines that serve all of them."""
-    from immunobench.engines.vllm import NOT_SERVED
+    from immunobench.engines.vllm_settings import NEEDS_PYTHON
 
-    engines = ["hf"] if set(leaves) & set(NOT_SERVED) else ["hf", "vllm"]
+    engines = ["hf"] if set(leaves) & set(NEEDS_PYTHON) else ["hf", "vllm"]
     return {"leaves": " ".join(leaves) or "none", "engines": " ".join(engines)}
 
 

@@ -16,7 +16,7 @@ from immunobench.engines.base import Engine
 from immunobench.engines.hf import HFEngine
 from immunobench.engines.placement import GIB, Choice, Load, Sharing, choose, free_memory, share
 from immunobench.engines.vllm import VLLMEngine
-from immunobench.engines.vllm_settings import Settings, installed_version, resolve
+from immunobench.engines.vllm_settings import Settings, installed_version, resolve, serves
 from immunobench.errors import ImmunobenchError, UsageError, unknown_name
 from immunobench.study.execute import answer_tokens
 from immunobench.study.request import Request
@@ -53,7 +53,7 @@ class Opener:
         if parent_process() is not None:
             # Each would choose by the memory that it finds free, while the others start theirs.
             return Choice("hf", "several workers take vllm only where it is asked for by name")
-        load = None if self.request is None else load_of(self.request, subject)
+        load = None if self.request is None else load_of(self.request, subject, self.settings)
         installed = installed_version() is not None
         return choose(subject.parameters, load, subject.device.type, installed, sharing.how != "no room")
 
@@ -61,7 +61,8 @@ class Opener:
         """The engine, and the opener of the study's next models, which settles on the same one.
 
         Where 'auto' takes vllm it is started here, before any cell is made, and the transformers engine takes the study
-        with a warning if it does not start. Raises ImmunobenchError where vllm was asked for and cannot be.
+        with a warning if it does not start, or not as the very model. Raises ImmunobenchError where vllm was asked for
+        and cannot be.
         """
         choice = self.choice(subject)
         engine: Engine = HFEngine(subject)
@@ -102,15 +103,21 @@ def engine_of_study(root: Path) -> EngineName:
     return "auto"
 
 
-def load_of(request: Request, subject: Subject) -> Load:
-    """What a study asks of one model, estimated from the sizes of its domain and the outlines of its adversaries."""
+def load_of(request: Request, subject: Subject, vllm: Settings = Settings()) -> Load:
+    """What a study asks of one model, estimated from the sizes of its domain and the outlines of its adversaries.
+
+    Those that vLLM started with these settings leaves to the transformers engine cost the same on either, and are left
+    out.
+    """
     domain = load_domain(request.domain or subject.history.domain)
     longest = request.max_new_tokens or answer_tokens(subject)
     facts = [*domain.hazard_v, *domain.benign_v]
     scored = TOKENS_A_CHOICE * (sum(len(fact.choices) for fact in facts) + len(domain.neutral))
     generated = int(ANSWERED * longest * len(domain.requests_v))
-    load = Load()
+    load, settings = Load(), resolve(vllm, subject)
     for row in request.rows():
+        if not all(serves(settings, kind) for kind in left_by(row.instance)):
+            continue
         outline = row.instance.outline(row.budget)
         swaps = outline.points if {"weights", "adapter"} & {*left_by(row.instance)} else 0
         load = Load(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from immunobench.attacks.base import Budget, Checkpoint, Cost
+from immunobench.attacks.base import Budget, Checkpoint, Cost, left_by
 from immunobench.attacks.data import training_data
 from immunobench.attacks.learning_rates import SCORED
 from immunobench.attacks.training import FineTune
@@ -97,8 +97,8 @@ def estimate(request: Request, open_engine: OpenEngine) -> dict[str, Any]:
     """Cells with their checkpoints, seconds and bytes, the sums of these, memory in GiB,
     and each model's engine.
 
-    Calibrates on each model: two sets of probes and a few training steps, on the engine and on its fallback, which is
-    taken to run the attacks on activations and to measure its own baseline. Seconds are of one worker.
+    Calibrates on each model: two sets of probes and a few training steps, on the engine and on its fallback, which
+    runs what the engine does not serve and measures its own baseline. Seconds are of one worker.
     """
     rows = request.rows()
     cells: list[dict[str, Any]] = []
@@ -118,7 +118,7 @@ def estimate(request: Request, open_engine: OpenEngine) -> dict[str, Any]:
                 found += [_winner(found[0], search, place, seed) for place in range(search.winners) for seed in seeds]
                 if model in request.subjects:
                     searching += search.trials * speed.trial(_winner(found[0], search, 0, 0))
-            by_fallback = [task for task in found if task.adversary.instance.access == "activations"]
+            by_fallback = [task for task in found if not _served(task, engine)]
             cells += [_planned(model, task, slower if task in by_fallback else speed) for task in found]
             if engine.fallback and by_fallback:
                 cells += [_planned(model, task, slower) for task in found if task.adversary.name == "none"]
@@ -133,6 +133,10 @@ def estimate(request: Request, open_engine: OpenEngine) -> dict[str, Any]:
         "memory_gib": round(memory, 2),
         "engines": engines,
     }
+
+
+def _served(task: Task, engine: Engine) -> bool:
+    return all(engine.serves(Artifact(kind)) for kind in left_by(task.adversary.instance))
 
 
 def _planned(model: str, task: Task, speed: Calibration) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 import torch
 
+from immunobench.activations import virtual_tokens
 from immunobench.edits import restored
 from immunobench.engines.base import Completion, NotServedError, Sampling
 from immunobench.engines.hf import HFEngine
 from immunobench.engines.parity import BOUNDS, Canary
+from immunobench.rendering import PromptEdit
+from immunobench.structure import weight_of
 from immunobench.subjects import Subject
 
 EXACT = BOUNDS["float32"]
@@ -148,9 +151,30 @@ def test_what_came_in_another_way_is_not_held_against_later_scores(models: Model
     canary = Canary(reference, BOUNDS["bfloat16"])
     canary.check(served, changed=False)  # type: ignore[arg-type]
     served.seed = 2
-    canary.check(served, changed=False, usual_way=False)  # type: ignore[arg-type]
+    canary.check(served, changed=False, edit=PromptEdit())  # type: ignore[arg-type]
     served.seed = 1
     assert canary.check(served, changed=True).engine_moved == 0  # type: ignore[arg-type]
+
+
+def test_a_soft_prompt_that_is_left_out_is_caught(models: Models) -> None:
+    reference, engine = models
+    canary = Canary(reference, BOUNDS["bfloat16"])
+    embedding = reference.subject.structure.embedding
+    first, width = weight_of(embedding).shape
+    edit = PromptEdit(virtual=lambda _: range(first, first + 3))
+    vectors = torch.randn(3, width, generator=torch.Generator().manual_seed(0))
+
+    def without(ids: list[int]) -> list[int]:
+        return [i for i in ids if i < first]
+
+    with virtual_tokens(embedding, vectors):
+        found = canary.check(reference, changed=False, edit=edit)
+        assert found.passed and found.moved > 0.01 and found.followed == pytest.approx(1)
+        stale = Other(engine, lambda prompts, sampling: engine.generate([without(p) for p in prompts], sampling))
+        stale.logprobs = lambda prompts, rest: engine.logprobs([without(p) for p in prompts], rest)  # type: ignore
+        found = canary.check(stale, changed=False, edit=edit)  # type: ignore[arg-type]
+        assert not found.passed and found.engine_moved < 1e-5
+    assert canary.check(engine, changed=False).passed
 
 
 class Other:

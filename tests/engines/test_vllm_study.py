@@ -76,6 +76,9 @@ def test_auto_falls_back_where_vllm_does_not_start(monkeypatch: pytest.MonkeyPat
     engine, settled = opening.Opener("auto", impossible, warn=told.append).open(subject)
     assert engine.name == settled.engine == "hf" and "instead_of" not in engine.flags
     assert len(told) == 1 and "hf takes this study" in told[0] and "none-such" in engine.resolved["chosen"]
+    short = Settings(max_model_len=16, cache_gib=0.25)
+    engine, settled = opening.Opener("auto", short, warn=told.append).open(subject)
+    assert engine.name == settled.engine == "hf" and "started for 16" in told[1]
     named, _ = opening.Opener("vllm", impossible).open(subject)
     with pytest.raises(ImmunobenchError, match="choose --engine hf"):
         named.start()

@@ -28,7 +28,7 @@ ROWS = ("none", "prefill", "quantise", "sampling")
 
 
 class Picky(HFEngine):
-    """The transformers engine, but for changed weights, which it leaves to its fallback."""
+    """The transformers engine, but for changed weights and readouts, which it leaves to its fallback."""
 
     name = "picky"
 
@@ -37,11 +37,15 @@ class Picky(HFEngine):
         self.fallback = HFEngine(subject, instead_of="picky")  # type: ignore[assignment]
         self.closed = False
 
+    def serves(self, artifact: Artifact) -> bool:
+        """All but weights and readouts."""
+        return artifact.kind not in ("weights", "readout")
+
     @contextmanager
     def use(self, artifact: Artifact) -> Iterator[None]:
-        """Serve all but weights."""
-        if artifact.kind == "weights":
-            raise NotServedError("no weights here.")
+        """Serve all but those."""
+        if not self.serves(artifact):
+            raise NotServedError(f"no {artifact.kind} here.")
         yield
 
     def close(self) -> None:

@@ -54,6 +54,8 @@ def test_the_load_of_a_study_grows_with_what_is_asked(subject: Subject) -> None:
     assert longer.generated == 2 * once.generated and longer.scored == once.scored
     untouched = load_of(replace(ASKED, only=("none",)), subject)
     assert untouched.swaps == 0 and untouched.scored * 4 == once.scored
+    read = load_of(replace(ASKED, tier="quick", only=("none", "logit-lens")), subject)
+    assert read == untouched, "transformers takes it on either engine"
     sampled = load_of(replace(ASKED, tier="quick", only=("none", "sampling")), subject)
     assert sampled.generated == 6 * untouched.generated
 
