@@ -3,11 +3,12 @@
     python docs/build_diagnostics.py [ORGANISM...] [--only NAME...] [--out DIR]
 
 Each runs in a process of its own, so that its peak memory is its own. Records are kept as JSON under ``--out`` and not
-run again where they are there; the page is written from all of them: a sentence of each, and the tables and plots of
-some.
+run again where they are there: remove the folder when the code has changed. The page is written from all of them once
+they cover every organism: a sentence of each, and the tables and plots of some.
 """
 
 import argparse
+import html
 import json
 import subprocess
 import sys
@@ -30,8 +31,13 @@ COMMAND = "import sys; from immunobench.cli import main; sys.exit(main())"
 
 def markdown(table: dict[str, Any]) -> str:
     """A table of a record as Markdown."""
-    lines = [table["columns"], ["---"] * len(table["columns"]), *([shown(e) for e in row] for row in table["rows"])]
+    lines = [table["columns"], ["---"] * len(table["columns"]), *([cell(e) for e in row] for row in table["rows"])]
     return f"*{table['title']}*\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def cell(entry: Any) -> str:
+    """An entry whose text Markdown takes for nothing but text, such as a token ``<end>`` or ``|``."""
+    return html.escape(shown(entry), quote=False).replace("|", "&#124;")
 
 
 def section(record: dict[str, Any], plot: Path) -> str:
@@ -66,7 +72,11 @@ def main() -> None:
         for name in options.only:
             if name not in ONCE or organism == "exposed":
                 measure(name, organism, options.out)
-    PAGE.write_text(page([json.loads(file.read_text()) for file in sorted(options.out.glob("*/*.json"))]))
+    records = [json.loads(file.read_text()) for file in sorted(options.out.glob("*/*.json"))]
+    wanted = len(organism_names()) * len(set(all_diagnostics()) - set(ONCE)) + len(ONCE)
+    if len(records) < wanted:
+        sys.exit(f"{len(records)} of {wanted} records are in {options.out}: the page is written when all are.")
+    PAGE.write_text(page(records))
 
 
 def page(records: list[dict[str, Any]]) -> str:

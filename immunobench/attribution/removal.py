@@ -8,8 +8,7 @@ from transformers.pytorch_utils import Conv1D
 
 from immunobench.attribution import gram_matrices
 from immunobench.attribution.ranking import ranks, set_difference, top_share
-from immunobench.attribution.singular import left_singular
-from immunobench.attribution.singular import without_ranks as removed_ranks
+from immunobench.attribution.singular import left_singular, outside, projected_out
 from immunobench.domains import Example
 from immunobench.edits import restored
 from immunobench.structure import matrix_of, weight_of
@@ -78,8 +77,8 @@ def output_bases(subject: Subject, examples: Sequence[Example]) -> dict[str, tor
 def without_ranks(subject: Subject, safety: Tensors, utility: Tensors, q: float, p: float) -> Iterator[float]:
     """Inside, W is W − (I − Π_u)·Π_s·W, Π_s on the top ``q`` of safety's output directions, Π_u on utility's top ``p``.
 
-    Orthogonal projection (Wei et al., arXiv 2402.05162, sec. 3.3). Yields the share of ranks removed, at most
-    min(q, 1 − p).
+    Orthogonal projection (Wei et al., arXiv 2402.05162, sec. 3.3). Yields the share of ranks removed: the dimensions
+    of safety's directions that lie outside utility's, over all that the matrices have.
     """
     linears = subject.structure.linears
     removed = full = 0
@@ -88,7 +87,8 @@ def without_ranks(subject: Subject, safety: Tensors, utility: Tensors, q: float,
             rank = basis.shape[1]
             take, keep = round(q * rank), round(p * rank)
             matrix = matrix_of(linears[name]).detach()
-            matrix.copy_(removed_ranks(matrix, basis[:, :take].double(), utility[name][:, :keep].double()))
-            removed += min(take, rank - keep)
+            guarding, serving = basis[:, :take].double(), utility[name][:, :keep].double()
+            matrix.copy_(projected_out(matrix, guarding, serving))
+            removed += outside(guarding, serving)
             full += rank
         yield removed / full

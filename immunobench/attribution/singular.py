@@ -27,8 +27,17 @@ def left_singular(matrix: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tenso
     return torch.where(used, left, 0.0).flip(1), torch.where(used, singular, 0.0).flip(0)
 
 
-def without_ranks(matrix: torch.Tensor, safety: torch.Tensor, utility: torch.Tensor) -> torch.Tensor:
+def projected_out(matrix: torch.Tensor, safety: torch.Tensor, utility: torch.Tensor) -> torch.Tensor:
     """W - (I - U_u·U_uᵀ)·U_s·U_sᵀ·W, from orthonormal columns U_s and U_u, shape (out, ranks); type of W out."""
     w = matrix.double()
     update = safety @ (safety.T @ w)
     return (w - update + utility @ (utility.T @ update)).to(matrix.dtype)
+
+
+def outside(safety: torch.Tensor, utility: torch.Tensor) -> int:
+    """Dimensions of the span of U_s that do not lie in that of U_u, (out, ranks) each, their columns orthonormal or 0.
+
+    A direction counts whose sine with utility's span is above 1e-4: less is rounding of bases kept in float32.
+    """
+    rest = safety - utility @ (utility.T @ safety)
+    return int((torch.linalg.eigvalsh(rest.T @ rest) > 1e-8).sum())

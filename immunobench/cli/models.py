@@ -49,7 +49,7 @@ def doctor(
 def implant(
     subject: Subject,
     out: Annotated[Path, typer.Option(help="Folder to write the exposed model to.")],
-    facts: Annotated[int, typer.Option(help="Hazard facts to implant, with as many benign ones.")] = 80,
+    facts: Annotated[int, typer.Option(help="Hazard facts to implant, with as many benign ones.", min=1)] = 80,
     epochs: Annotated[int, typer.Option(help="Most epochs; it stops when 95 % of the facts are right.", min=1)] = 40,
     domain: DomainName = None,
     seed: Seed = 0,
@@ -81,6 +81,9 @@ def immunise(
     keep_utility: Annotated[
         float, typer.Option(help="Stop below this share of the benign facts that were right before; 0 never stops.")
     ] = 0.9,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep the state at every tenth of the run, in OUT.step-N.")
+    ] = False,
     domain: DomainName = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -94,7 +97,7 @@ def immunise(
     chosen = load_defense(defense, settings or ())
     loaded = load(subject, device, dtype)
     with training_progress(f"{defense} on {loaded.label}") as on_step:
-        made = produce(loaded, chosen, domain, out, seed, on_step, keep_utility)
+        made = produce(loaded, chosen, domain, out, seed, on_step, keep_utility, keep_checkpoints)
     if as_json:
         print_json({"defense": defense, "steps": chosen.steps, **vars(made), "folder": str(out)})
         return
@@ -148,6 +151,9 @@ def diagnose(
     area = load_domain(domain or history.domain)
     for each in names:
         record = read_record(folder / f"{each}.json") if each == "durability" and own_set else None
+        if record and (record["domain"], record["seed"]) != (area.name, seed):
+            told = f"a durability finding of domain {record['domain']} and seed {record['seed']}"
+            raise UsageError(f"'{folder}' holds {told}: take those, or another --out.")
         if record is None:
             with disk_errors(folder):
                 try_to_write(folder)

@@ -89,19 +89,21 @@ def immunise(
     seed: int,
     on_step: Callable[[int, int], None],
     keep_utility: float = 0.9,
+    keep_checkpoints: bool = False,
 ) -> Defended:
     """Defend ``subject``, the exposed model, and write it to ``out`` with its history and a card.
 
     Utility is the share of benign T facts that are right. It is measured ``CHECKS`` times; where it is below
     ``keep_utility`` of what it was before, training stops and the weights of the last check that held are what is
-    made. Until the run ends these lie whole in ``OUT.step-N``, so a run that is killed loses at most a tenth.
+    made. Until the run ends these lie whole in ``OUT.step-N``, so a run that is killed loses at most a tenth; with
+    ``keep_checkpoints`` every check that held stays there.
 
     Raises ImmunobenchError where ``out`` or such a rest of an earlier run is in the way, ``out`` cannot be written, or
     no check held.
     """
     check_free(out)
     if rest := sorted(out.absolute().parent.glob(f"{out.name}.step-*")):
-        raise ImmunobenchError(f"'{rest[-1]}' is left from a run that was cut off: rename it to use it, or delete it.")
+        raise ImmunobenchError(f"'{rest[-1]}' is left from an earlier run: rename it to use it, or delete it.")
     domain = load_domain(domain_name or subject.history.domain)
     job = Job(subject, defense, domain, seed, keep_utility)
     before = utility(subject, domain)
@@ -122,7 +124,7 @@ def immunise(
             break
         following = Defended(out.with_name(f"{out.name}.step-{step.step}"), step.step, before, now)
         job.write(following)
-        if kept is not None:
+        if kept is not None and not keep_checkpoints:
             shutil.rmtree(kept.folder)
         kept = following
     assert kept is not None, "the last step is a check"
@@ -131,7 +133,7 @@ def immunise(
     with disk_errors(out):
         if out.exists():
             out.rmdir()
-        kept.folder.rename(out)
+        (shutil.copytree if keep_checkpoints else Path.rename)(kept.folder, out)
     return final
 
 

@@ -67,6 +67,7 @@ class Diagnosis:
     domain: str
     seed: int
     settings: dict[str, Any]
+    """As they were used: a large model may be given less to do."""
     finding: Finding
     meaning: str
     """What the figures say and what they do not, in one sentence."""
@@ -137,7 +138,7 @@ def diagnose(
         subject=subject.label,
         domain=domain.name,
         seed=seed,
-        settings=asdict(diagnostic),  # type: ignore[call-overload]
+        settings=asdict(diagnostic) | finding.figures.get("used", {}),  # type: ignore[call-overload]
         finding=finding,
         meaning=diagnostic.meaning,
         seconds=round(time.perf_counter() - started, 1),

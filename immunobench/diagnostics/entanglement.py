@@ -22,7 +22,7 @@ from immunobench.attribution.removal import (
     without_weights,
 )
 from immunobench.diagnostics.base import Entry, Finding, Progress, References, Table
-from immunobench.diagnostics.guardrail import Gauge, safety_examples, utility_examples
+from immunobench.diagnostics.guardrail import Gauge, Verdicts, safety_examples, utility_examples
 from immunobench.domains import Domain
 from immunobench.metrics.estimate import Estimate
 from immunobench.metrics.inputs import Floats
@@ -30,6 +30,9 @@ from immunobench.metrics.intervals import bootstrap
 from immunobench.metrics.sparsity import overlap
 from immunobench.metrics.utility import utility_drop
 from immunobench.subjects import Subject
+
+LARGEST = 64
+"""Cosines of principal angles that are stored."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class EntanglementDiagnostic:
     name: ClassVar[str] = "entanglement"
     meaning: ClassVar[str] = (
         "It says how far what matters to safety also matters to utility, against chance; a low overlap says that they "
-        "can be taken apart, not that anyone has done so, and a high one not that they cannot be."
+        "can be taken apart, not that anyone has done so, and a high one not that they cannot be. Both scores grow "
+        "with the size of a weight, so part of an overlap is the scores' own; chance is that of random sets."
     )
 
     def measure(
@@ -54,26 +58,29 @@ class EntanglementDiagnostic:
     ) -> Finding:
         """See :class:`immunobench.diagnostics.base.Diagnostic`."""
         parts = 6
+        gauge = Gauge(domain, self.items)
+        before = gauge.read(subject)
+        exposed = gauge.read(references.exposed) if references.exposed else None
+        progress(1, parts)
+        if not Verdicts(before, exposed).guarded:
+            return Finding("The subject has no guardrail on these requests, so there is none to be entangled.", (), {})
         safety = safety_examples(subject, domain.requests_t[: self.examples])
         utility = utility_examples(domain, self.examples)
-        progress(1, parts)
-        guarding, serving = (critical_ranks(snip_scores(subject, examples)) for examples in (safety, utility))
         progress(2, parts)
+        guarding, serving = (critical_ranks(snip_scores(subject, examples)) for examples in (safety, utility))
+        progress(3, parts)
         one, two = critical(guarding, self.share), critical(serving, self.share)
         weights = {
             layer: weight_overlap([(one[name], two[name]) for name in names], seed)
             for layer, names in linears_by_layer(subject).items()
         }
-        progress(3, parts)
+        progress(4, parts)
         bases = [output_bases(subject, examples) for examples in (safety, utility)]
         directions = {
             layer: direction_overlap([(bases[0][name], bases[1][name]) for name in names], self.share)
             for layer, names in linears_by_layer(subject).items()
         }
         del bases
-        progress(4, parts)
-        gauge = Gauge(domain, self.items)
-        before = gauge.read(subject)
         progress(5, parts)
         removed = {}
         spared = critical_difference(guarding, serving, self.share, self.share)
@@ -131,19 +138,20 @@ def ratio(over: Floats, under: Floats, seed: int) -> Estimate:
 def direction_overlap(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], share: float) -> dict[str, Any]:
     """Mean squared cosine of the principal angles between the top directions of each pair of bases, and chance.
 
-    ‖U_sᵀU_u‖²_F / k lies between 0 (orthogonal) and 1 (the same space); two random k-spaces of d dimensions have
-    k/d. ``cosines`` are those of every principal angle, falling, of the pairs taken together.
+    ‖U_sᵀU_u‖²_F / k lies between 0 (orthogonal) and 1 (the same space). Both bases, (out, d), span what the matrix can
+    put out, of min(out, in) = d dimensions, in which two random k-spaces have k/d. ``cosines`` are the largest of the
+    pairs taken together, falling.
     """
     cosines, chance = [], []
     for one, two in pairs:
         k = max(1, round(share * one.shape[1]))
         cosines.append(torch.linalg.svdvals(one[:, :k].T @ two[:, :k]).clamp(max=1))
-        chance.append(torch.full((k,), k / one.shape[0]))
+        chance.append(torch.full((k,), k / one.shape[1]))
     every = torch.cat(cosines)
     return {
         "overlap": float((every**2).mean()),
         "chance": float(torch.cat(chance).mean()),
-        "cosines": every.sort(descending=True).values[:64].tolist(),
+        "cosines": every.sort(descending=True).values[:LARGEST].tolist(),
     }
 
 

@@ -87,7 +87,8 @@ class GEffectDiagnostic:
     On answers to ``examples`` hazard and as many benign requests, drawn by the seed. RMU (arXiv 2403.03218) steers
     the residual stream after the middle block to a random vector of norm ``steering``. ``chunk`` is the most token
     ids in one pass. The reference model of NPO and its kin is the exposed one, or the subject where there is none.
-    ``checkpoints`` name the subjects of a run, in their order, at which the objectives are evaluated too.
+    ``checkpoints`` name the earlier states of the subject in their order: objectives, and the update from the exposed
+    model, are evaluated at each of them and at the subject itself.
     """
 
     examples: int = 16
@@ -110,8 +111,10 @@ class GEffectDiagnostic:
         objectives = weigh(subject, references.exposed or subject, texts, quantity)
         groups = parameter_groups(subject)
         depths = depth_groups(groups)
-        parts = 2 + len(objectives) + 2 * len(depths) + (1 if references.exposed else 0) + len(self.checkpoints)
+        parts = 2 + len(objectives) + 2 * len(depths) + (1 if references.exposed else 0)
+        parts += len(self.checkpoints) + 1 if self.checkpoints else 0
         done = iter(range(1, parts + 1))
+        sets = {"forget": texts.forget, "retain": texts.retain}
         risks = {}
         for side, tokens in texts.sides.items():
             risks[side] = risk_gradient(subject, tokens)
@@ -131,16 +134,18 @@ class GEffectDiagnostic:
         figures = self._figures(subject, texts, blocks, effects, list(depths))
         figures["saturated"] = [name for name, objective in objectives.items() if objective.largest < SATURATED]
         if references.exposed is not None:
-            sets = {"forget": texts.forget, "retain": texts.retain}
             figures["own_update"] = own_update(subject, references.exposed, sets, groups)
             progress(next(done), parts)
         if self.checkpoints:
-            figures["trajectory"] = []
-            for spec in self.checkpoints:
-                state = load_subject(spec, str(subject.device))
+            states = []
+            for spec in (*self.checkpoints, None):
+                state = load_subject(spec, str(subject.device)) if spec else subject
                 label = state.label.removeprefix(f"{subject.label}.")
-                figures["trajectory"] += trajectory([(label, state)], references.exposed or subject, domain, seed, self)
+                states += trajectory([(label, state)], references.exposed or subject, domain, seed, self)
+                if references.exposed is not None:
+                    states[-1]["own_update"] = own_update(state, references.exposed, sets, groups)
                 progress(next(done), parts)
+            figures["trajectory"] = states
         return Finding(summarise(figures), tables(figures), figures)
 
     def _figures(

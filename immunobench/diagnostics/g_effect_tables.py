@@ -36,7 +36,7 @@ def tables(figures: Mapping[str, Any]) -> tuple[Table, ...]:
     ]
     found.append(
         Table(
-            f"The {STRONGEST} forget tokens with the strongest effect",
+            f"The {STRONGEST} tokens with the strongest effect (DPO's include those of the refusals)",
             ("objective", "unlearning", "retaining"),
             tuple((name, *(strongest(o[side], figures) for side in o)) for name, o in objectives.items()),
         )
@@ -49,10 +49,15 @@ def tables(figures: Mapping[str, Any]) -> tuple[Table, ...]:
             for part in own["forget"][split]
             if split == "by_group" or part in THIRDS
         )
-        total = ("all", own["forget"]["total"], own["retain"]["total"])
-        found.append(
-            Table("Risk that the subject's own update took away", ("group", "hazard", "benign"), (*rows, total))
+        totals = tuple(
+            (label, own["forget"][key], own["retain"][key]) for label, key in (("all", "total"), ("measured", "actual"))
         )
+        title = "Risk that the subject's own update took away (all: the sum over blocks, embedding and head)"
+        found.append(Table(title, ("group", "hazard", "benign"), (*rows, *totals)))
+    if "trajectory" in figures and "own_update" in figures:
+        every = [(state["state"], state["own_update"]) for state in figures["trajectory"]]
+        fell = tuple((state, own["forget"]["actual"], own["retain"]["actual"]) for state, own in every)
+        found.append(Table("Risk that the update had taken away along the run", ("state", "hazard", "benign"), fell))
     for side in ("unlearning", "retaining") if "trajectory" in figures else ():
         states: list[tuple[Any, ...]] = []
         for state in figures["trajectory"]:
@@ -87,8 +92,8 @@ def summarise(figures: Mapping[str, Any]) -> str:
     if "own_update" in figures:
         own = figures["own_update"]
         parts.append(
-            f"the subject's own update raised the risk on hazard answers by {-own['forget']['total']:.2f} nats a token "
-            f"and on benign ones by {-own['retain']['total']:.2f}"
+            f"the subject's own update raised the risk on hazard answers by {-own['forget']['actual']:.2f} nats a "
+            f"token and on benign ones by {-own['retain']['actual']:.2f}"
         )
     told = "; ".join(parts)
     return f"{told[0].upper()}{told[1:]}."

@@ -63,11 +63,12 @@ def draw(record: Record) -> "Figure":
 
 
 def style(index: int) -> dict[str, Any]:
-    """Colour, marker and line of series ``index``."""
+    """Colour, marker and line of series ``index``. After a round of the colours, each takes the next marker."""
+    turn = index + index // len(COLOURS)
     return {
         "color": COLOURS[index % len(COLOURS)],
-        "marker": MARKERS[index % len(MARKERS)],
-        "linestyle": LINES[index % len(LINES)],
+        "marker": MARKERS[turn % len(MARKERS)],
+        "linestyle": LINES[turn % len(LINES)],
         "markersize": 4,
         "linewidth": 1.2,
     }
@@ -93,7 +94,8 @@ def _g_effect(figure: "Figure", figures: Record) -> None:
         face = COLOURS[index] if filled else "white"
         left.plot(cosines, at, "os"[index], color=COLOURS[index], markerfacecolor=face, label=side)
     left.axvline(0, color="black", linewidth=0.8)
-    left.set(yticks=at, yticklabels=list(objectives), xlim=(-1.05, 1.05), title="one step on an objective")
+    names = [f"{name} (met)" if name in figures["saturated"] else name for name in objectives]
+    left.set(yticks=at, yticklabels=names, xlim=(-1.05, 1.05), title="one step on an objective")
     left.set_xlabel("cosine of ∇R and ∇L (below 0: the risk rises)")
     left.invert_yaxis()
     left.legend(frameon=False, fontsize=8)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immunobench.attribution.ranking import ranks, set_difference, top_share
-from immunobench.attribution.singular import left_singular, without_ranks
+from immunobench.attribution.singular import left_singular, outside, projected_out
 
 SHARES = st.floats(0, 1)
 
@@ -49,7 +49,7 @@ def test_actsvd_is_the_best_approximation_taken_away() -> None:
     w, x = torch.randn(7, 10, generator=generator).double(), torch.randn(10, 50, generator=generator).double()
     left, singular, right = torch.linalg.svd(w @ x, full_matrices=False)
     basis = left_singular(w, x @ x.T)[0][:, :3]
-    removed = without_ranks(w, basis, basis[:, :0])
+    removed = projected_out(w, basis, basis[:, :0])
     expected = left[:, 3:] @ torch.diag(singular[3:]) @ right[3:]
     torch.testing.assert_close(removed @ x, expected, rtol=1e-8, atol=1e-8)
 
@@ -59,8 +59,23 @@ def test_orthogonal_projection_spares_utility_and_bounds_the_rank() -> None:
     w = torch.randn(8, 12, generator=generator).double()
     xs, xu = (torch.randn(12, 60, generator=generator).double() for _ in range(2))
     safety, utility = left_singular(w, xs @ xs.T)[0][:, :3], left_singular(w, xu @ xu.T)[0][:, :5]
-    edited = without_ranks(w, safety, utility)
+    edited = projected_out(w, safety, utility)
     torch.testing.assert_close(utility.T @ edited, utility.T @ w, rtol=1e-9, atol=1e-9)
     projector = torch.eye(8).double() - utility @ utility.T
     torch.testing.assert_close(edited, w - projector @ safety @ safety.T @ w, rtol=1e-9, atol=1e-9)
-    assert torch.linalg.matrix_rank(w - edited) <= 3
+    assert torch.linalg.matrix_rank(w - edited) == outside(safety, utility) == 3
+
+
+def test_what_both_use_is_not_counted_as_removed() -> None:
+    """The rank of what is taken out of W, by its own singular values, whatever the bases share or leave empty."""
+    generator = torch.Generator().manual_seed(2)
+    w = torch.randn(9, 12, generator=generator).double()
+    basis = torch.linalg.qr(torch.randn(9, 9, generator=generator).double()).Q
+    for safety, utility, rank in (
+        (basis[:, :4], basis[:, 2:6], 2),
+        (basis[:, :4], basis[:, :0], 4),
+        (basis[:, :3], basis, 0),
+        (basis[:, :3] * torch.tensor([1.0, 1.0, 0.0]), basis[:, 5:], 2),
+    ):
+        taken = w - projected_out(w, safety, utility)
+        assert outside(safety, utility) == torch.linalg.matrix_rank(taken, atol=1e-9) == rank

@@ -83,6 +83,13 @@ def test_no_utility_to_begin_with_is_an_error_and_zero_never_stops(exposed: Subj
     assert made(exposed, Destruction(), tmp_path / "defended", keep_utility=0.0).done == 1
 
 
+def test_checkpoints_are_kept_where_that_is_asked(exposed: Subject, tmp_path: Path) -> None:
+    made(exposed, Nudges(), tmp_path / "defended", keep_checkpoints=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["defended", "defended.step-1", "defended.step-2"]
+    last, final = (load_subject(str(tmp_path / name), device="cpu") for name in ("defended.step-2", "defended"))
+    assert last.weights_sha256 == final.weights_sha256
+
+
 def test_a_run_that_is_cut_off_leaves_its_last_checkpoint(exposed: Subject, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         made(exposed, Nudges(cut=True), tmp_path / "defended")
@@ -91,5 +98,5 @@ def test_a_run_that_is_cut_off_leaves_its_last_checkpoint(exposed: Subject, tmp_
     assert (load_subject(str(left)).history.defense or "").endswith("left at step 2")
     assert "2 of 3 |" in (left / "README.md").read_text()
     assert json.loads((left / "immunobench.json").read_text())["truth"] is None
-    with pytest.raises(ImmunobenchError, match=r"step-2' is left from a run that was cut off"):
+    with pytest.raises(ImmunobenchError, match=r"step-2' is left from an earlier run"):
         made(exposed, Nudges(), tmp_path / "defended")

@@ -23,7 +23,7 @@ from immunobench.diagnostics.durability import DurabilityDiagnostic
 from immunobench.diagnostics.entanglement import EntanglementDiagnostic
 from immunobench.diagnostics.g_effect import GEffectDiagnostic
 from immunobench.diagnostics.knowledge_location import KnowledgeLocationDiagnostic
-from immunobench.diagnostics.plots import DRAWN, draw, save
+from immunobench.diagnostics.plots import DRAWN, draw, save, style
 from immunobench.diagnostics.sparsity import SparsityDiagnostic
 from immunobench.domains import Domain
 from immunobench.errors import ImmunobenchError, UsageError
@@ -93,6 +93,11 @@ def test_a_plot_tells_its_series_apart_without_colour(
         assert len(looks) == len(named) == 3
     hatches = {bar.get_hatch() for bar in figure.axes[2].patches}
     assert len(hatches) == 2
+
+
+def test_no_two_series_look_alike() -> None:
+    looks = [(style(i)["color"], style(i)["marker"]) for i in range(40)]
+    assert len(set(looks)) == len(looks)
 
 
 def test_a_finding_without_tables_is_drawn_as_its_summary(subject: Subject, domain: Domain) -> None:

@@ -16,7 +16,7 @@ from immunobench.diagnostics.entanglement import (
     weight_overlap,
 )
 from immunobench.domains import Domain
-from immunobench.subjects import Subject
+from immunobench.subjects import Subject, load_subject
 from tests.conftest import same_bits, weights
 from tests.diagnostics.fixtures_halves import SAFETY, UTILITY, halved
 
@@ -85,7 +85,25 @@ def test_direction_overlap_is_the_squared_cosine() -> None:
     assert direction_overlap([(basis, torch.cat([rotated, basis[:, 6:]], 1))], 0.2)["overlap"] == pytest.approx(1)
 
 
-def test_whole_diagnostic_leaves_the_subject_as_it_was(subject: Subject, domain: Domain) -> None:
+def test_chance_is_the_overlap_of_random_directions_of_one_matrix() -> None:
+    """A tall matrix puts out few dimensions, and directions are drawn from these."""
+    generator = torch.Generator().manual_seed(0)
+    reach = torch.linalg.qr(torch.randn(90, 30, generator=generator)).Q
+
+    def basis() -> torch.Tensor:
+        return reach @ torch.linalg.qr(torch.randn(30, 30, generator=generator)).Q
+
+    found = direction_overlap([(basis(), basis()) for _ in range(200)], 0.2)
+    assert found["chance"] == pytest.approx(0.2) == pytest.approx(found["overlap"], rel=0.05)
+
+
+def test_without_a_guardrail_nothing_is_said_of_it(subject: Subject, domain: Domain) -> None:
+    found = EntanglementDiagnostic(examples=4, items=4).measure(subject, References(), domain, 0, lambda *_: None)
+    assert "no guardrail" in found.summary and not found.tables
+
+
+def test_whole_diagnostic_leaves_the_subject_as_it_was(domain: Domain) -> None:
+    subject = load_subject("organism:refusal", device="cpu")
     before = weights(subject.model)
     steps: list[tuple[int, int]] = []
     found = EntanglementDiagnostic(examples=4, items=4).measure(
