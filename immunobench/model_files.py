@@ -35,7 +35,8 @@ def load_model(path: str, spec: str, **kwargs: Any) -> Any:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path, torch_dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
             )
-    except (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError) as error:
+    # ImportError: a quantised checkpoint wants a package that is not here.
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError, ImportError, SafetensorError) as error:
         raise ImmunobenchError(f"cannot load the model '{spec}': {first_line(error)}") from error
     model, found = loaded
     kinds = {
@@ -72,7 +73,7 @@ def load_gguf(file: Path, spec: str) -> Any:
 
 
 def load_tokenizer(path: str, spec: str, **kwargs: Any) -> Any:
-    """The tokenizer in the folder ``path``, with a padding token. Raises ImmunobenchError where there is none."""
+    """The tokenizer in the folder ``path``, with a padding token. Raises ImmunobenchError where it cannot be."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **kwargs)
     except (OSError, ValueError, KeyError) as error:
@@ -83,6 +84,8 @@ def load_tokenizer(path: str, spec: str, **kwargs: Any) -> Any:
         raise ImmunobenchError(f"cannot load the tokenizer of '{spec}': {why}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise ImmunobenchError(f"the tokenizer of '{spec}' has no token to pad or end with: set its eos_token.")
     return tokenizer
 
 

@@ -298,10 +298,12 @@ def _from_adapter(spec: str, folder: Path) -> Subject:
 
 def _base_of(adapter: Path) -> str:
     """The subject that an adapter's folder says it belongs to."""
-    base = _read_json(adapter / ADAPTER_FILE).get("base_model_name_or_path")
+    settings = _read_json(adapter / ADAPTER_FILE)
+    base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not base:
         raise UsageError(f"the adapter '{adapter}' does not say its base: set base_model_name_or_path.")
-    return str(base)
+    on_hub = "/" in base and ":" not in base and not Path(base).is_dir()
+    return f"{base}@{revision}" if revision and on_hub else str(base)
 
 
 def _from_hub(spec: str) -> Subject:

@@ -79,6 +79,10 @@ def bad_inputs(folders: dict[str, Path]) -> dict[str, tuple[int, str, tuple[obje
             (*defend, "ga", "--domain", "valt"),
         ),
         "unknown defense": (2, "did you mean 'refusal'?", (*defend, "refusl")),
+        "a batch of none": (2, "batch_size takes no such value", (*defend, "ga", "--set", "batch_size=-4")),
+        "a rate of nothing": (2, "learning_rate takes no such value", (*defend, "ga", "--set", "learning_rate=nan")),
+        "no workers": (2, "workers", (*RUN, subject, "--workers", "0")),
+        "unknown executor": (2, "did you mean 'local'?", (*RUN, subject, "--executor", "locl")),
         "unknown diagnostic": (2, "did you mean 'probes'?", ("diagnose", subject, "probe")),
         "checkpoint of another": (
             2,
@@ -310,6 +314,7 @@ def test_an_alignment_set_is_scored_by_the_stored_finding(
     ]
     figures = {"base": base.label, "base_sha256": base.weights_sha256, "tasks": {"qa": {"runs": runs}}}
     record = {"name": "durability", "subject": "subject", "summary": "x", "meaning": "y", "tables": []}
+    record |= {"domain": base.history.domain, "seed": 0}
     (tmp_path / "durability.json").write_text(
         json.dumps(record | {"figures": figures, "seconds": 1, "peak_memory_mib": 1})
     )
@@ -320,6 +325,8 @@ def test_an_alignment_set_is_scored_by_the_stored_finding(
     assert score["lost"]["value"] == pytest.approx(score["similarity"], abs=1e-6)
     assert score["gained"]["value"] == pytest.approx(1 - score["similarity"], abs=1e-6)
     assert "foretells" in cli(*arguments, "--out", tmp_path).out
+    again = cli(*arguments, "--out", tmp_path, "--seed", "1")
+    refused(again, 2, f"finding of domain {base.history.domain} and seed 0", tmp_path / "here")
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -52,6 +52,19 @@ def configure(folder: Path, **fields: object) -> None:
     (folder / "config.json").write_text(json.dumps(config | fields))
 
 
+def test_a_quantised_checkpoint_whose_package_is_not_here(folder: Path) -> None:
+    configure(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    assert f"cannot load the model '{folder}': " in one_sentence(str(folder))
+
+
+def test_a_tokenizer_without_an_end(folder: Path) -> None:
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in settings.items() if k not in ("eos_token", "pad_token")}))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    assert "no token to pad or end with: set its eos_token" in one_sentence(str(folder))
+
+
 def test_a_missing_tensor(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     change_weights(folder, lambda tensors: tensors.pop(UP))
     assert f"missing is {UP};" in one_sentence(str(folder))

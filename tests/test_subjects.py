@@ -20,7 +20,15 @@ from immunobench.dataset_builders.models import save_subject
 from immunobench.engines.base import Sampling
 from immunobench.engines.hf import HFEngine
 from immunobench.errors import ImmunobenchError, UsageError
-from immunobench.subjects import History, Subject, find_history, load_subject, read_history, weights_sha256
+from immunobench.subjects import (
+    History,
+    Subject,
+    _base_of,
+    find_history,
+    load_subject,
+    read_history,
+    weights_sha256,
+)
 from tests.conftest import same_bits, tiny_llama, weights
 
 
@@ -155,6 +163,13 @@ def based_on(folder: Path, base: Path | str) -> Path:
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
     return folder
+
+
+def test_an_adapter_pinned_to_a_revision_of_its_base(tmp_path: Path) -> None:
+    for base, expected in (("org/model", "org/model@abc"), (str(tmp_path), str(tmp_path)), ("a:b", "a:b")):
+        settings = {"base_model_name_or_path": base, "revision": "abc"}
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+        assert _base_of(tmp_path) == expected
 
 
 def test_adapters_that_lead_back_to_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,10 +85,10 @@ def run(
     root = out or Path("runs") / f"{names}-{options.tier}"
     if replaced := check_folder(root, asked):
         warn(replaced)
-    store = Store(root)
     if options.engine == "auto":
-        open_engine.chosen = replace(open_engine.chosen, engine=engine_of_study(store.root))
-    place = choose_executor(executor, store.root, open_engine, options.device, workers, ray_address, task_memory)
+        open_engine.chosen = replace(open_engine.chosen, engine=engine_of_study(root))
+    place = choose_executor(executor, root, open_engine, options.device, workers, ray_address, task_memory)
+    store = Store(root)
     with StudyProgress(points, cells) as progress:
         try:
             results, record = run_study(asked, store, open_engine, progress, place)

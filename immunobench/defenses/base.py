@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,7 +49,7 @@ def all_defenses() -> dict[str, type[Any]]:
 def load_defense(name: str, settings: Sequence[str] = ()) -> Defense:
     """The defense called ``name``, its hyper-parameters changed by ``settings`` such as 'steps=60'.
 
-    Raises UsageError for an unknown name or hyper-parameter, and for a value that is not of its type.
+    Raises UsageError for an unknown name or hyper-parameter, and for a value that is not of its type or range.
     """
     found = all_defenses()
     if name not in found:
@@ -72,10 +73,17 @@ def load_defense(name: str, settings: Sequence[str] = ()) -> Defense:
 
 
 def _parse(text: str, default: Any) -> Any:
-    """``text`` as a value of the type of ``default``; a tuple is written with commas. Raises ValueError."""
+    """``text`` as a value of the type of ``default``; a tuple is written with commas.
+
+    Raises ValueError, also for a number that is not finite, is below 0 where the default is not, or is a count of none.
+    """
     if isinstance(default, tuple):
-        return tuple(type(default[0])(part) for part in text.split(","))
-    return type(default)(text)
+        return tuple(_parse(part, default[0]) for part in text.split(","))
+    value = type(default)(text)
+    least = 1 if isinstance(default, int) else 0
+    if isinstance(value, int | float) and not (math.isfinite(value) and (default < least or value >= least)):
+        raise ValueError
+    return value
 
 
 @dataclass(frozen=True)
