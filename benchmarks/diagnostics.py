@@ -3,7 +3,8 @@
     python benchmarks/diagnostics.py NAME [SUBJECT] [--exposed SUBJECT] [--never-exposed SUBJECT] [--refuse STEPS]
 
 ``--refuse`` first teaches the subject to refuse hazard requests for some steps, so that a model from elsewhere has a
-guardrail to search; the time of that is not counted, its memory is. Prints a JSON record.
+guardrail to search; the time of that is not counted, its memory is. Prints a JSON record; those of the docs are in
+benchmarks/records.
 """
 
 import argparse

@@ -4,7 +4,8 @@
 
 Each runs in a process of its own, so that its peak memory is its own. Records are kept as JSON under ``--out`` and not
 run again where they are there: remove the folder when the code has changed. The page is written from all of them once
-they cover every organism: a sentence of each, and the tables and plots of some.
+they cover every organism: a sentence of each, and the tables and plots of some; and before them what the records of
+benchmarks/diagnostics.py say of SmolLM2-135M.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from immunobench.subjects import organism_names
 HERE = Path(__file__).parent
 PLOTS = HERE / "figures"
 PAGE = HERE / "diagnostics-organisms.md"
+TIMED = HERE.parent / "benchmarks" / "records"
+"""Where ``python benchmarks/diagnostics.py NAME > diagnostics-NAME.json`` keeps its records."""
 ONCE = ("durability",)
 """Diagnostics of the exposed model alone: they train on it, whatever the subject."""
 IN_FULL = ("exposed", "gradient-ascent", "refusal")
@@ -76,14 +79,29 @@ def main() -> None:
     wanted = len(organism_names()) * len(set(all_diagnostics()) - set(ONCE)) + len(ONCE)
     if len(records) < wanted:
         sys.exit(f"{len(records)} of {wanted} records are in {options.out}: the page is written when all are.")
-    PAGE.write_text(page(records))
+    PAGE.write_text(page(records, [json.loads(file.read_text()) for file in sorted(TIMED.glob("diagnostics-*.json"))]))
 
 
-def page(records: list[dict[str, Any]]) -> str:
-    """A sentence of every record, by diagnostic, and then all of those that are shown in full."""
+def timed(records: list[dict[str, Any]]) -> list[str]:
+    """The part of the page about a real model."""
+    columns = ("diagnostic", "seconds", "threads", "peak memory, MiB")
+    rows = [(r["diagnostic"], r["seconds"], r["threads"], r["peak_memory_mib"]) for r in records]
+    told = [f"- **{r['diagnostic']}**: {r['summary']}" for r in records]
+    return [
+        "## SmolLM2-135M",
+        "Each in a process of its own, by `python benchmarks/diagnostics.py NAME smollm2-135m`; where a guardrail is "
+        "asked after, the model was taught to refuse before (`--refuse`), whose memory counts and whose time does not.",
+        markdown({"title": "Time and peak memory", "columns": columns, "rows": rows}),
+        "\n".join(told),
+    ]
+
+
+def page(records: list[dict[str, Any]], real: list[dict[str, Any]]) -> str:
+    """A real model's times, a sentence of every record by diagnostic, and then those that are shown in full."""
     parts = [
         "# Diagnostics of the packaged organisms",
         "Written by `python docs/build_diagnostics.py`. What they measure is in [diagnostics.md](diagnostics.md).",
+        *timed(real),
         "## In a sentence",
     ]
     for name in sorted({record["name"] for record in records}):
