@@ -101,8 +101,10 @@ class Subject:
 
     @property
     def autocasts(self) -> bool:
-        """Whether matrix products run in bfloat16: where float32 weights are large enough for it to pay."""
-        return self.parameters >= AUTOCAST_FROM and next(self.model.parameters()).dtype == torch.float32
+        """Whether matrix products run in bfloat16: where float32 weights are large enough for it to pay, and the
+        processor has instructions for it. One that has none takes several times as long as in float32."""
+        large = self.parameters >= AUTOCAST_FROM and next(self.model.parameters()).dtype == torch.float32
+        return large and multiplies_bfloat16(self.device.type)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision that training and measuring share, so that a step is measured as it was taken."""
@@ -339,6 +341,14 @@ def _check_finite(subject: Subject) -> None:
     for name, parameter in subject.model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ImmunobenchError(f"'{subject.spec}' has NaN or infinite weights in {name}: nothing can be measured.")
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether a device of this type ('cpu', 'cuda', …) has instructions that multiply bfloat16."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    has = torch.cpu.get_capabilities()
+    return device != "cpu" or any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

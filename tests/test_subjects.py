@@ -26,6 +26,7 @@ from immunobench.subjects import (
     _base_of,
     find_history,
     load_subject,
+    multiplies_bfloat16,
     read_history,
     weights_sha256,
 )
@@ -163,6 +164,17 @@ def based_on(folder: Path, base: Path | str) -> Path:
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
     return folder
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the processor is asked by Linux")
+def test_bfloat16_is_used_where_the_processor_has_it(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))]
+    native = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(lines[0].split()))
+    assert multiplies_bfloat16("cpu") == native and not subject.autocasts
+    monkeypatch.setattr(subjects, "AUTOCAST_FROM", 1)
+    assert subject.autocasts == native
+    monkeypatch.setattr(subjects, "multiplies_bfloat16", lambda device: True)
+    assert subject.autocasts
 
 
 def test_an_adapter_pinned_to_a_revision_of_its_base(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from immunobench.engines.vllm import VLLMEngine
 from immunobench.engines.vllm_settings import Settings
 from immunobench.rendering import PromptEdit
 from immunobench.study.opening import sharing_of
-from immunobench.subjects import load_subject
+from immunobench.subjects import load_subject, multiplies_bfloat16
 from tests.engines.vllm_models import ADAPTER, EXACT, UNTOUCHED, WEIGHTS, adapter, agrees, changed, choices, needs_vllm
 
 slow_with_vllm = [pytest.mark.slow, needs_vllm, pytest.mark.timeout(900)]
@@ -268,13 +268,14 @@ class TestWithVLLM:
 @needs_vllm
 @pytest.mark.timeout(900)
 def test_smollm2_in_bfloat16(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real model, from a GGUF file, in the type that its training is measured in."""
-    settings = Settings(max_model_len=512, cache_gib=0.5, adapters=False)
+    """A real model, from a GGUF file, in the type that its training is measured in where that is native."""
+    native = multiplies_bfloat16("cuda" if torch.cuda.is_available() else "cpu")
+    settings = Settings("bfloat16", max_model_len=512, cache_gib=0.5, adapters=False)
     engine = VLLMEngine(load_subject("smollm2-135m"), settings)
     try:
         with engine.use(UNTOUCHED):
             flags = engine.flags
-            assert (flags["served_dtype"], flags["dtype"], flags["autocast"]) == ("bfloat16", "float32", True)
+            assert (flags["served_dtype"], flags["dtype"], flags["autocast"]) == ("bfloat16", "float32", native)
             assert engine.parity is not None and engine.parity["passed"], engine.parity
             agrees(engine, domain, 4)
             assert engine.serves(WEIGHTS) and not engine.serves(ADAPTER)
