@@ -301,12 +301,12 @@ def test_checkpoints_of_a_run_are_followed(
 ) -> None:
     folders = (str(model_folders["subject"]), str(model_folders["exposed"]))
     settings = replace(SETTINGS, checkpoints=folders)
-    references = References(load_subject(folders[1]))
+    references = References(load_subject(folders[0]))
     diagnosis = diagnose(settings, subject, references, domain, 0, lambda done, of: None)
     rows = diagnosis.finding.figures["trajectory"]
     assert [row["state"] for row in rows] == ["subject", "exposed", subject.label]
     came = [row["own_update"]["forget"]["actual"] for row in rows]
-    assert came[1] == 0 and came[2] == diagnosis.finding.figures["own_update"]["forget"]["actual"] != 0
+    assert came[0] == 0 and came[1] == came[2] == diagnosis.finding.figures["own_update"]["forget"]["actual"] != 0
     found = measured(load_subject(folders[1]), domain).figures["objectives"]
     for name in ("GA", "RMU"):
         assert rows[1]["objectives"][name]["retaining"]["by_group"] == pytest.approx(

@@ -185,7 +185,8 @@ def test_removals_come_back_bit_by_bit(any_subject: Subject) -> None:
 def test_removing_every_safety_rank_leaves_nothing(any_subject: Subject) -> None:
     bases = output_bases(any_subject, [*SAFETY, *UTILITY])
     with without_ranks(any_subject, bases, bases, 1.0, 0.0) as share:
-        assert share == 1
+        used = sum(int(basis.any(0).sum()) for basis in bases.values())
+        assert share == used / sum(basis.shape[1] for basis in bases.values()) > 0.9
         for name, linear in any_subject.structure.linears.items():
             left = bases[name].T @ matrix_of(linear)
             assert left.abs().max() < 1e-4
