@@ -88,7 +88,8 @@ def summarise(figures: Mapping[str, Any]) -> str:
             f"{kindest} least ({pulling[kindest]:+.2f})"
         )
     if saturated:
-        parts.append(f"{', '.join(saturated)} is met already and pulls nowhere")
+        met = "is met already and pulls" if len(saturated) == 1 else "are met already and pull"
+        parts.append(f"{', '.join(saturated)} {met} nowhere")
     if "own_update" in figures:
         own = figures["own_update"]
         parts.append(
