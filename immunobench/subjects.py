@@ -347,8 +347,10 @@ def multiplies_bfloat16(device: str) -> bool:
     """Whether a device of this type ('cpu', 'cuda', …) has instructions that multiply bfloat16."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu":
+        return True
     has = torch.cpu.get_capabilities()
-    return device != "cpu" or any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

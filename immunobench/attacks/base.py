@@ -51,7 +51,7 @@ class Checkpoint:
 
     cost: Cost
     artifact: Artifact
-    """Kinds 'none' and 'readout' say that the model itself is untouched: what was measured of it before still holds."""
+    """Kind 'none' says that the model itself is untouched: what was measured of it before still holds."""
     variant: str = ""
     """Which of the attack's own alternatives this is, such as 'learning_rate=0.001'; all of them are measured."""
     last: bool = True
@@ -61,8 +61,8 @@ class Checkpoint:
     decoding: Decoding | None = None
     """How requests are answered, where the attack decides it."""
     readout: tuple[Row, ...] | None = None
-    """Knowledge as the attack itself read it out of the model, in place of the knowledge probe; the artifact is a
-    'readout' then. Such a point has no behaviour: nothing was answered."""
+    """Knowledge as the attack itself read it out of the model, in place of the knowledge probe. Such a point has
+    no behaviour: nothing was answered."""
     extra: tuple[Row, ...] = ()
     """What the attack measured itself beside the probes, under a probe name of its own."""
 

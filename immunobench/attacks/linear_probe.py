@@ -63,8 +63,7 @@ class LinearProbe:
             )
             layer = chosen_layer(test, answers)
             found = rows(test, answers, layer, correct_shuffled=shuffled[:, layer])
-            detail = f"layer={layer}"
-            yield Checkpoint(cost, Artifact("readout"), f"features={name}", detail=detail, readout=found)
+            yield Checkpoint(cost, Artifact(), f"features={name}", detail=f"layer={layer}", readout=found)
 
 
 @dataclass(frozen=True)

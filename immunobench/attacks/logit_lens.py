@@ -51,8 +51,9 @@ class LogitLens:
         for i, site in enumerate(SITES):
             answers = right(facts, scores[:, :, i])
             layer = chosen_layer(facts, answers)
-            read, detail = rows(facts, answers, layer), f"layer={layer}"
-            yield Checkpoint(cost, Artifact("readout"), f"site={site}", detail=detail, readout=read)
+            yield Checkpoint(
+                cost, Artifact(), f"site={site}", detail=f"layer={layer}", readout=rows(facts, answers, layer)
+            )
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def diagnose(
     With --alignment, durability is not run again where its finding lies in the folder.
     """
     from immunobench.diagnostics.alignment_score import read_alignment, score_alignment_set, table
-    from immunobench.diagnostics.base import References, plain, read_record
+    from immunobench.diagnostics.base import References, plain
     from immunobench.diagnostics.base import run as diagnose_one
     from immunobench.domains import load_domain
     from immunobench.report.terminal import console, print_diagnosis, print_table
@@ -143,17 +143,13 @@ def diagnose(
     names = _named(name, {"g-effect": ("--checkpoint", checkpoint), "durability": ("--alignment", alignment)})
     own_set = read_alignment(alignment) if alignment else None
     loaded = load(subject, device, dtype)
-    history = loaded.history
-    named = (exposed or history.exposed, never_exposed or history.never_exposed)
+    named = (exposed or loaded.history.exposed, never_exposed or loaded.history.never_exposed)
     references = References(*[load(spec, device, dtype) if spec else None for spec in named])
     folder = out or Path("runs") / f"diagnose-{loaded.label}"
     records = []
-    area = load_domain(domain or history.domain)
+    area = load_domain(domain or loaded.history.domain)
     for each in names:
-        record = read_record(folder / f"{each}.json") if each == "durability" and own_set else None
-        if record and (record["domain"], record["seed"]) != (area.name, seed):
-            told = f"a durability finding of domain {record['domain']} and seed {record['seed']}"
-            raise UsageError(f"'{folder}' holds {told}: take those, or another --out.")
+        record = _stored_durability(folder, area.name, seed) if each == "durability" and own_set else None
         if record is None:
             with disk_errors(folder):
                 try_to_write(folder)
@@ -171,6 +167,17 @@ def diagnose(
                 print_table(table(scores).as_dict(), console())
     if as_json:
         print_json(records)
+
+
+def _stored_durability(folder: Path, domain: str, seed: int) -> dict[str, Any] | None:
+    """The durability finding in ``folder``, None where there is none. Raises UsageError for one of another study."""
+    from immunobench.diagnostics.base import read_record
+
+    record = read_record(folder / "durability.json")
+    if record and (record["domain"], record["seed"]) != (domain, seed):
+        told = f"a durability finding of domain {record['domain']} and seed {record['seed']}"
+        raise UsageError(f"'{folder}' holds {told}: take those, or another --out.")
+    return record
 
 
 def _written(found: "Diagnosis", folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from immunobench.defenses.base import Defense
 from immunobench.domains import Domain, load_domain
 from immunobench.engines.hf import HFEngine
 from immunobench.errors import ImmunobenchError, disk_errors
-from immunobench.files import write_file
+from immunobench.files import temporary_name, write_file
 from immunobench.probes.choices import share_correct
 from immunobench.subjects import Subject
 
@@ -129,11 +129,15 @@ def immunise(
         kept = following
     assert kept is not None, "the last step is a check"
     final = replace(kept, folder=out)
-    job.write_card(final, kept.folder)
+    folder = kept.folder
+    with disk_errors(out):
+        if keep_checkpoints:
+            folder = shutil.copytree(folder, out.with_name(temporary_name(out.name)))
+    job.write_card(final, folder)
     with disk_errors(out):
         if out.exists():
             out.rmdir()
-        (shutil.copytree if keep_checkpoints else Path.rename)(kept.folder, out)
+        folder.rename(out)
     return final
 
 

@@ -111,8 +111,7 @@ class GEffectDiagnostic:
         objectives = weigh(subject, references.exposed or subject, texts, quantity)
         groups = parameter_groups(subject)
         depths = depth_groups(groups)
-        parts = 2 + len(objectives) + 2 * len(depths) + (1 if references.exposed else 0)
-        parts += len(self.checkpoints) + 1 if self.checkpoints else 0
+        parts = 2 + len(objectives) + 2 * len(depths) + (1 if references.exposed else 0) + len(self.checkpoints)
         done = iter(range(1, parts + 1))
         sets = {"forget": texts.forget, "retain": texts.retain}
         risks = {}
@@ -137,15 +136,16 @@ class GEffectDiagnostic:
             figures["own_update"] = own_update(subject, references.exposed, sets, groups)
             progress(next(done), parts)
         if self.checkpoints:
-            states = []
-            for spec in (*self.checkpoints, None):
-                state = load_subject(spec, str(subject.device)) if spec else subject
+            figures["trajectory"] = states = []
+            for spec in self.checkpoints:
+                state = load_subject(spec, str(subject.device))
                 label = state.label.removeprefix(f"{subject.label}.")
                 states += trajectory([(label, state)], references.exposed or subject, domain, seed, self)
                 if references.exposed is not None:
                     states[-1]["own_update"] = own_update(state, references.exposed, sets, groups)
                 progress(next(done), parts)
-            figures["trajectory"] = states
+            own = {name: figures[name] for name in ("own_update",) if name in figures}
+            states.append({"state": subject.label, "objectives": with_totals(blocks), **own})
         return Finding(summarise(figures), tables(figures), figures)
 
     def _figures(
@@ -283,9 +283,17 @@ def trajectory(
         quantity = steered(subject, settings.steering, seed)
         risks = {side: risk_gradient(subject, tokens) for side, tokens in texts.sides.items()}
         groups = parameter_groups(subject)
-        objectives: dict[str, Any] = {}
-        for name, objective in weigh(subject, reference, texts, quantity).items():
-            parts = by_group(subject, texts, quantity, objective, risks, groups)
-            objectives[name] = {side: {"total": sum(part["by_group"].values()), **part} for side, part in parts.items()}
-        found.append({"state": label, "objectives": objectives})
+        blocks = {
+            name: by_group(subject, texts, quantity, objective, risks, groups)
+            for name, objective in weigh(subject, reference, texts, quantity).items()
+        }
+        found.append({"state": label, "objectives": with_totals(blocks)})
     return found
+
+
+def with_totals(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What :func:`by_group` found of every objective, with the total of each side."""
+    return {
+        name: {side: {"total": sum(part["by_group"].values()), **part} for side, part in sides.items()}
+        for name, sides in blocks.items()
+    }

@@ -40,7 +40,7 @@ class Point(Compared):
     tokens: int
     flops: float
     artifact: str
-    """Kind of artifact: 'none', 'adapter', 'weights', 'hooks', 'soft_prompt' or 'readout'."""
+    """Kind of artifact: 'none', 'adapter', 'weights', 'hooks' or 'soft_prompt'."""
     last: bool
     """Whether it is the last of its variant, where behaviour is measured too."""
     detail: str = ""

@@ -12,7 +12,7 @@ import pyarrow as pa
 from immunobench.attacks.base import Checkpoint, ComparingAttack, needs_exposed
 from immunobench.diagnostics.base import peak_memory
 from immunobench.domains import Domain
-from immunobench.engines.base import Engine, EngineDiedError, NotServedError, Sampling
+from immunobench.engines.base import Artifact, Engine, EngineDiedError, NotServedError, Sampling
 from immunobench.errors import ImmunobenchError
 from immunobench.probes import behaviour, collapse, knowledge, utility
 from immunobench.probes.base import Row
@@ -154,14 +154,15 @@ def measure(task: Task, engine: Engine, checkpoint: Checkpoint, known: Known) ->
     What ``known`` holds is not measured again where the checkpoint leaves the model itself untouched.
     """
     domain, edit = task.domain, checkpoint.artifact.prompt
-    known = known if checkpoint.artifact.kind in ("none", "readout") else {}
+    known = known if checkpoint.artifact.kind == "none" else {}
 
     def once(probe: str, key: Any, run: Callable[[], list[Row]]) -> list[Row]:
         if (probe, domain.name, key) not in known:
             known[probe, domain.name, key] = run()
         return known[probe, domain.name, key]
 
-    with engine.use(checkpoint.artifact):
+    # The probes beside a readout are measured where it was read, so that a cell has one engine.
+    with engine.use(checkpoint.artifact if checkpoint.readout is None else Artifact("readout", edit)):
         rows = list(checkpoint.readout or once("knowledge", edit, lambda: knowledge.measure(engine, domain, edit)))
         rows += once("utility", (edit, checkpoint.last), lambda: utility.measure(engine, domain, edit, checkpoint.last))
         rows += once("collapse", checkpoint.last, lambda: collapse.measure(engine, domain, checkpoint.last))

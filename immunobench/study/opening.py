@@ -116,10 +116,11 @@ def load_of(request: Request, subject: Subject, vllm: Settings = Settings()) -> 
     generated = int(ANSWERED * longest * len(domain.requests_v))
     load, settings = Load(), resolve(vllm, subject)
     for row in request.rows():
-        if not all(serves(settings, kind) for kind in left_by(row.instance)):
+        kinds = left_by(row.instance)
+        if not all(serves(settings, kind) for kind in kinds):
             continue
         outline = row.instance.outline(row.budget)
-        swaps = outline.points if {"weights", "adapter"} & {*left_by(row.instance)} else 0
+        swaps = outline.points if {"weights", "adapter"} & {*kinds} else 0
         load = Load(
             load.generated + request.seeds * outline.variants * generated * getattr(row.instance, "n", 1),
             load.scored + request.seeds * outline.points * scored,
